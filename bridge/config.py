@@ -342,7 +342,7 @@ class _Source:
         remedy = check(raw) if check else None
         if remedy:
             raise self.error(line, key, "(secret)" if secret else raw, remedy)
-        return raw.rstrip("/") if check is _url else raw
+        return str(raw).rstrip("/") if check is _url else raw
 
     def _default(self, each: dataclasses.Field[Any], key: str, line: int | None) -> Any:
         """The default, unless the key is one that has none."""

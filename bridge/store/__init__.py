@@ -1,0 +1,5 @@
+"""What survives a crash, in SQLite or PostgreSQL."""
+
+from bridge.store.store import DatabaseStore, open_store
+
+__all__ = ["DatabaseStore", "open_store"]
