@@ -21,102 +21,30 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.errors import BadInput
+from bridge.live.view import (
+    Act,
+    Audience,
+    Face,
+    Hand,
+    Invitation,
+    Me,
+    MyHand,
+    Person,
+    StageInfo,
+)
 
-Place = Literal["stage", "audience"]
-Role = Literal["host", "moderator", "speaker", "listener"]
-Mic = Literal["on", "off", "muted"]
-Status = Literal["none", "scheduled", "live", "ended"]
-Act = Literal[
-    "invite",  # offer a place on stage; the person must accept
-    "bring_up",  # accept a raised hand: role speaker
-    "not_now",  # the hand goes to the end of the queue, the person is told
-    "to_audience",
-    "mute",
-    "unmute",
-    "kick",
-    "make_moderator",
-    "end",
-    "topic",
-]
 ByeReason = Literal["ended", "removed", "left_room", "expired", "elsewhere", "restart", "slow"]
-NoticeKey = Literal["muted", "unmuted", "to_stage", "to_audience", "hand_not_now", "hand_lowered", "invite_withdrawn"]
-
-
-# -- parts of a snapshot ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StageInfo:
-    id: str
-    status: Status
-    topic: str
-    room_name: str
-    room_id: str
-    host: str | None
-    started_ts: int | None  # ms since the epoch
-    ended_ts: int | None
-    hands: Literal["everyone", "members", "off"]
-    server_ts: int  # our clock when this was made, so that a page with a wrong clock counts right
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    user: str
-    name: str
-    role: Role
-    mic: Mic  # "muted": by a moderator
-    csrc: list[int]  # under which this person's voice stands in CSRC lists and levels; empty when not connected
-    connected: bool
-    since: int  # ms: on the stage since; gives the order, which never jumps
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    user: str
-    name: str
-    hand: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Audience:
-    count: int  # listeners connected now, guests included
-    hands: int
-    faces: list[Face]  # at most 60
-
-
-@dataclass(frozen=True, slots=True)
-class Hand:
-    user: str
-    name: str
-    ts: int
-    note: str
-    via: Literal["reaction", "command", "web", "event", "call"]
-
-
-@dataclass(frozen=True, slots=True)
-class MyHand:
-    position: int  # 1 = next
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    by: str
-    by_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Me:
-    user: str | None  # None: a guest
-    name: str
-    role: Role
-    place: Place
-    muted: bool  # by a moderator
-    can_speak: bool  # the relay has confirmed that this page is heard when its microphone is on
-    can_hear: bool
-    hand: MyHand | None
-    invited: Invitation | None
-    can: list[Act]  # what this person may do to at least somebody
-    may_raise: bool
+NoticeKey = Literal[
+    "muted",
+    "unmuted",
+    "to_stage",
+    "to_audience",
+    "hand_not_now",
+    "invited",
+    "invite_declined",
+    "not_written",
+    "cut_not_written",
+]
 
 
 # -- us → page ----------------------------------------------------------------------------------
