@@ -21,17 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.errors import BadInput
-from bridge.live.view import (
-    Act,
-    Audience,
-    Face,
-    Hand,
-    Invitation,
-    Me,
-    MyHand,
-    Person,
-    StageInfo,
-)
+from bridge.live import view
+from bridge.live.view import Act, Audience, Face, Hand, Invitation, Me, MyHand, Person, StageInfo
 
 ByeReason = Literal["ended", "removed", "left_room", "expired", "elsewhere", "restart", "slow"]
 NoticeKey = Literal[
@@ -292,8 +283,10 @@ def typescript() -> str:
     """The text of ``page/src/messages.ts``."""
     lines = ["// Generated from bridge/web/messages.py by `python -m bridge.web.messages`. Do not edit.", ""]
     module = sys.modules[__name__]
-    for name in ("Place", "Role", "Mic", "Status", "Act", "ByeReason", "NoticeKey"):
-        lines += [f"export type {name} = {_ts(getattr(module, name))};"]
+    for home, name in [(view, n) for n in ("Place", "Role", "Mic", "Status", "Act")] + [
+        (module, n) for n in ("ByeReason", "NoticeKey")
+    ]:
+        lines += [f"export type {name} = {_ts(getattr(home, name))};"]
     parts = [StageInfo, Person, Face, Audience, Hand, MyHand, Invitation, Me]
     for cls in [*parts, *typing.get_args(ToPage), *typing.get_args(FromPage), *typing.get_args(HttpBodies)]:
         hints = typing.get_type_hints(cls)
