@@ -1,0 +1,1 @@
+"""`eyvan demo`: a whole stage on this machine. ``run.add_arguments`` and ``run.run_demo`` are its two ends."""

@@ -31,6 +31,7 @@ from av import AudioFrame
 from bridge.demo.frames import parse_link, read_as, read_frame
 from bridge.demo.sound import Ear, Pcm, Voice
 from bridge.errors import BadInput, BadToken, EyvanError, Unavailable
+from bridge.live import view
 from bridge.web import messages as m
 
 State = Literal["new", "opening", "live", "lost", "over"]
@@ -80,23 +81,23 @@ class PageClient:
     # -- what the person sees -------------------------------------------------------------------
 
     @property
-    def me(self) -> m.Me:
+    def me(self) -> view.Me:
         return self._seen().me
 
     @property
-    def stage(self) -> m.StageInfo:
+    def stage(self) -> view.StageInfo:
         return self._seen().stage
 
     @property
-    def speakers(self) -> list[m.Person]:
+    def speakers(self) -> list[view.Person]:
         return self._seen().speakers
 
     @property
-    def audience(self) -> m.Audience:
+    def audience(self) -> view.Audience:
         return self._seen().audience
 
     @property
-    def queue(self) -> list[m.Hand]:
+    def queue(self) -> list[view.Hand]:
         return self._seen().queue
 
     @property
@@ -104,7 +105,7 @@ class PageClient:
         """ICE and DTLS are up."""
         return self._pc is not None and self._pc.connectionState == "connected"
 
-    def speaker(self, user: str) -> m.Person | None:
+    def speaker(self, user: str) -> view.Person | None:
         """The person on the stage with that user id, if there."""
         return next((each for each in self.speakers if each.user == user), None)
 
@@ -160,7 +161,7 @@ class PageClient:
         """Answer an invitation to the stage."""
         await self.request(m.InviteReply(self._next_id(), accept))
 
-    async def act(self, act: m.Act, user: str | None = None, text: str = "") -> None:
+    async def act(self, act: view.Act, user: str | None = None, text: str = "") -> None:
         """A moderator's act. Raises RequestRefused where it is not allowed."""
         await self.request(m.DoAct(self._next_id(), act, user, text))
 

@@ -1,0 +1,185 @@
+"""`eyvan demo`: a homeserver, the bridge and an evening with people who really talk, on this machine.
+
+Start and stop are one stack: what was started last is stopped first, whether Ctrl-C, an error or the
+end of the homeserver was the cause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from bridge.demo import cast
+from bridge.demo.local_bridge import LocalBridge
+from bridge.demo.panel import Facts, Show
+from bridge.demo.play import Play
+from bridge.demo.site import LOOPBACK, Site, write_whole
+from bridge.demo.synapse import LocalSynapse, ensure_synapse
+from bridge.demo.voices import Voices, render
+from bridge.errors import ConfigError, EyvanError, Unavailable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dir", type=Path, default=Path(".demo"), help="where it keeps everything (default: .demo)")
+    parser.add_argument("--headless", action="store_true", help="plain lines instead of the panel, for scripts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was started to FILE when all is ready")
+
+
+async def run_demo(args: argparse.Namespace) -> int:
+    """Run until Ctrl-C (0), an error (1, one line on standard error) or a missing prerequisite (2)."""
+    show = Show(args.headless)
+    try:
+        with Site.open(args.dir) as site:
+            await _until_signal(_Demo(site, show, args.json).run())
+    except ConfigError as error:
+        return _fail(show, error, 2)
+    except EyvanError as error:
+        return _fail(show, error, 1)
+    finally:
+        show.close()
+    return 0
+
+
+def _fail(show: Show, error: EyvanError, code: int) -> int:
+    show.close()
+    print(f"eyvan demo: {error}", file=sys.stderr)
+    return code
+
+
+async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` until it ends or SIGINT or SIGTERM comes; then it is cancelled and has stopped when we return."""
+    task = asyncio.create_task(work, name="demo")
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+class _Demo:
+    def __init__(self, site: Site, show: Show, report: Path | None) -> None:
+        self._site, self._show, self._report = site, show, report
+
+    async def run(self) -> None:
+        """Start all, show it, play; stops all on its way out."""
+        if self._report is not None:
+            self._report.unlink(missing_ok=True)  # an old one would say that this start is ready
+        async with contextlib.AsyncExitStack() as stack:
+            synapse = await self._synapse(stack)
+            bridge = await self._bridge(stack)
+            evening = await self._evening(stack, synapse)
+            with self._show.step("Preparing the voices"):
+                voices = await render(self._site.directory / "voices", self._show.doing)
+            play = Play(evening, voices, self._show.line)
+            stack.push_async_callback(play.close)
+            with self._show.step("Bringing the speakers on stage"):
+                await play.enter()
+            self._ready(evening, voices, synapse, bridge)
+            if self._report is not None:
+                stack.callback(self._report.unlink, missing_ok=True)
+            await _first(play.run(), _ended(bridge))
+        if not self._show.headless:
+            self._show.plain("stopped")
+
+    async def _synapse(self, stack: contextlib.AsyncExitStack) -> LocalSynapse:
+        site = self._site
+        with self._show.step("Looking for Synapse"):
+            python = await ensure_synapse(_synapse_venv(), self._show.doing)
+        site.write_files()
+        if site.address == LOOPBACK:
+            self._show.plain("This machine has no address but loopback; browsers will not connect their sound to it.")
+        synapse = LocalSynapse(
+            site.directory / "synapse", site.server_name, site.ports["homeserver"], site.registration, python
+        )
+        stack.push_async_callback(synapse.stop)
+        with self._show.step("Starting the homeserver"):
+            await synapse.start()
+        return synapse
+
+    async def _bridge(self, stack: contextlib.AsyncExitStack) -> LocalBridge:
+        site = self._site
+        bridge = LocalBridge(site.config, site.ready_url, site.directory / "bridge.log")
+        stack.push_async_callback(bridge.stop)
+        with self._show.step("Starting the bridge"):
+            await bridge.start()
+        return bridge
+
+    async def _evening(self, stack: contextlib.AsyncExitStack, synapse: LocalSynapse) -> cast.Evening:
+        site, show = self._site, self._show
+        with show.step("Signing the people in"):
+            people = await cast.sign_in(synapse, site)
+            for person in people.values():
+                stack.push_async_callback(person.close)
+        host = people["maryam"]
+        with show.step("Making the room and inviting the bot"):
+            room = await cast.open_room(people, site.bot, site)
+        with show.step("Opening the stage"):
+            stage = await cast.start_stage(host, room, cast.TOPIC)
+            for member in cast.CAST:
+                if member.part == "speaker":
+                    await cast.give_role(host, room, people[member.name].user, {"role": "speaker", "muted": False})
+        with show.step("Asking the bot for personal links"):
+            links = await asyncio.gather(*(cast.ask_for_link(each, room, site.bot) for each in people.values()))
+        return cast.Evening(room, stage, people, dict(zip(people, links, strict=True)))
+
+    def _ready(self, evening: cast.Evening, voices: Voices, synapse: LocalSynapse, bridge: LocalBridge) -> None:
+        accounts = {name: api.account for name, api in evening.people.items()}
+        users = tuple(
+            {
+                "name": member.name,
+                "role": member.part,
+                "mxid": accounts[member.name].mxid,
+                "password": accounts[member.name].password,
+                "access_token": accounts[member.name].access_token,
+                "link": evening.links[member.name],
+            }
+            for member in cast.CAST
+        )
+        facts = Facts(
+            homeserver=self._site.homeserver,
+            room_id=evening.room,
+            stage=evening.stage,
+            web=self._site.web,
+            media_port=self._site.ports["media"],
+            users=users,
+            pids={"homeserver": synapse.pid, "bridge": bridge.pid},
+            spoken=voices.spoken,
+            address=self._site.address,
+        )
+        if self._report is not None:
+            write_whole(self._report, facts.report() + "\n")
+        self._show.ready(facts)
+
+
+async def _ended(bridge: LocalBridge) -> None:
+    code = await bridge.wait()
+    raise Unavailable(f"the bridge ended with code {code}; {bridge.log_tail()}")
+
+
+async def _first(*works: Coroutine[Any, Any, None]) -> None:
+    """Until one of ``works`` ends; its error is raised, the others are cancelled and joined."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _synapse_venv() -> Path:
+    """Beside the checkout, so that every demo and test run shares it; else in the user's cache."""
+    root = Path(__file__).resolve().parents[2]
+    return root / ".synapse-venv" if (root / "pyproject.toml").exists() else Path.home() / ".cache/eyvan/synapse-venv"
