@@ -20,6 +20,7 @@ from yarl import URL
 
 from bridge.errors import MatrixRefused, Unavailable
 from bridge.ids import EventId, RoomId, UserId
+from bridge.matrix.homeserver_api import api_path
 
 Json = dict[str, Any]
 _TIMEOUT = aiohttp.ClientTimeout(total=120)  # longest wait: a first federated join on a busy machine
@@ -33,11 +34,6 @@ class Account:
     password: str
     access_token: str
     device_id: str
-
-
-def api_path(*segments: str) -> str:
-    """The path of those segments, each percent-encoded whole: a state key may hold ``/``, ``?`` or ``%``."""
-    return "/" + "/".join(quote(segment, safe="") for segment in segments)
 
 
 async def call(

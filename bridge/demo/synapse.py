@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 
-from bridge.demo.client_api import Account, ClientApi, api_path, call
+from bridge.demo.client_api import Account, ClientApi, call
 from bridge.errors import ConfigError, EyvanError, MatrixRefused, Unavailable
 from bridge.ids import UserId
 
@@ -296,9 +296,7 @@ class LocalSynapse:
             "password": password,
         }
         async with aiohttp.ClientSession() as http:
-            return _account(
-                await call(http, self.url, "POST", "/_matrix/client" + api_path("v3", "login"), body), password
-            )
+            return _account(await call(http, self.url, "POST", "/_matrix/client/v3/login", body), password)
 
     async def register_or_login(self, name: str, password: str) -> Account:
         """For a second start with the same directory."""
