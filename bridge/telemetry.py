@@ -48,7 +48,7 @@ _NAMED = (
     r"access_token|refresh_token|as_token|hs_token|link_secret|openid_token|login_token|device|password|macaroon|secret"
 )
 _PATTERNS = (
-    re.compile(rf"(?i)\b((?:{_NAMED})[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}}\]]+"),
+    re.compile(rf"(?i)((?:{_NAMED})[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}}\]]+"),
     re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]+"),
     re.compile(r"(?i)(\bice-pwd:)[^\s\\\"]+"),
     re.compile(r"(\b[a-z][a-z0-9+]{1,15}://[^\s:/@\"']*:)[^\s@/\"']+(?=@)"),
