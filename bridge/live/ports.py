@@ -7,9 +7,12 @@ this module. ``tests/contracts`` holds one suite for each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge.ids import EventId, PeerId, RoomId, StageId, UserId
+
+if TYPE_CHECKING:
+    from bridge.live.view import Me, View
 
 JsonObject = Mapping[str, Any]
 
@@ -39,7 +42,19 @@ class Matrix(Protocol):
     async def tell(self, user: UserId, text: str, html: str) -> None:
         """A notice in the direct chat with ``user``, which is opened unencrypted if there is none."""
 
+    async def react(self, room: RoomId, event: EventId, key: str) -> None:
+        """A reaction of the bot (``m.annotation``); one that is there already is fine."""
+
     async def kick(self, room: RoomId, user: UserId, reason: str) -> None: ...
+
+    async def join(self, room: RoomId) -> None: ...
+
+    async def leave(self, room: RoomId) -> None: ...
+
+    async def joined_rooms(self) -> Sequence[RoomId]: ...
+
+    async def ping(self) -> None:
+        """Appservice ping (MSC2659): the homeserver comes back to us and sends at once what it held back."""
 
 
 class Media(Protocol):
@@ -80,11 +95,30 @@ class MediaListener(Protocol):
         """ICE and DTLS are up; sound can flow."""
 
     def peer_gone(self, peer: PeerId, reason: str) -> None:
-        """``reason``: ``closed`` (the other side ended it), ``timeout`` (silent for 30 s), ``worker`` (its worker died)."""
+        """``reason``: ``closed`` (by the other side), ``timeout`` (silent for 30 s), ``worker`` (its worker died)."""
 
     def levels(self, stage: StageId, levels: Mapping[int, int]) -> None:
         """At most 10 times a second: who talks now, CSRC → level in −dBov (0 loudest … 127 silence, RFC 6464 §3).
         An empty mapping is sent once when the last one falls silent."""
+
+
+class Page(Protocol):
+    """One connected page (or call), as its live stage sees it. Every method returns at once; what a slow page cannot
+    take is coalesced (``show``: the newest counts) or dropped (``levels``)."""
+
+    def show(self, view: View, me: Me) -> None:
+        """New truth. ``view`` is the same object for all pages that see the same."""
+
+    def levels(self, levels: Mapping[int, int]) -> None: ...
+
+    def notice(self, key: str, by_name: str) -> None:
+        """What was done to this person; ``key`` as in `bridge.rules.effects.Tell`."""
+
+    def sound_lost(self) -> None:
+        """The relay has no peer for this page any more; it should offer again."""
+
+    def bye(self, reason: str) -> None:
+        """The last call: ``ended``, ``removed``, ``left_room``, ``restart``."""
 
 
 class Store(Protocol):

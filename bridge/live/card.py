@@ -1,0 +1,52 @@
+"""The bot's texts in the room: the stage card and the message with a personal link. Text → (plain, HTML)."""
+
+from __future__ import annotations
+
+import html as escape
+
+from bridge.live.view import View
+from bridge.rules.content import StageContent
+from bridge.text import Lang, say
+
+_NAMES = 12
+
+
+def html_of(text: str) -> str:
+    """Plain lines as HTML, with commands (`` `!hand` ``) as code."""
+    parts = escape.escape(text, quote=False).split("`")
+    marked = "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+    return marked.replace("\n", "<br>")
+
+
+def about(count: int) -> int:
+    """A number of listeners to two digits: each edit of the card is an event on every server of the room."""
+    scale = 1
+    while count // scale >= 100:
+        scale *= 10
+    return count // scale * scale
+
+
+def card(lang: Lang, view: View, prefix: str, public_url: str, stage: StageContent) -> tuple[str, str]:
+    """Who is on stage, hands, listeners, how to join."""
+    names = [person.name for person in view.speakers[:_NAMES]]
+    more = len(view.speakers) - len(names)
+    topic = view.stage.topic or view.stage.room_name or say(lang, "card-untitled")
+    lines = [
+        say(lang, "card-live", topic=topic),
+        say(lang, "card-speakers", names=", ".join(names) or "–", more=more),
+        say(lang, "card-audience", listeners=about(view.audience.count), hands=view.audience.hands),
+        "",
+        say(lang, "card-join", prefix=prefix),
+    ]
+    if stage.guests:
+        lines.append(say(lang, "card-guest", url=f"{public_url}/s/{stage.stage_id}"))
+    text = "\n".join(lines)
+    first, rest = text.split("\n", 1)
+    return text.replace("`", ""), f"<strong>{html_of(first)}</strong><br>{html_of(rest)}"
+
+
+def link_message(lang: Lang, topic: str, url: str) -> tuple[str, str]:
+    intro, after = say(lang, "link-intro", topic=topic), say(lang, "link-after")
+    shown = escape.escape(url, quote=True)
+    text = f"{intro}\n{url}\n{after}"
+    return text, f'{html_of(intro)}<br><a href="{shown}">{shown}</a><br>{html_of(after)}'

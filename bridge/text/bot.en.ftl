@@ -1,0 +1,108 @@
+# Sentences of the bot. Commands stand in `…`. Names come as people write them.
+
+hello =
+    Hello. I turn this room into a live audio stage. A moderator starts it:
+    `{ $prefix }stage start <topic>` · `{ $prefix }help` tells the rest.
+hello-needs-power =
+    Hello. I turn this room into a live audio stage. First I need the power level of a moderator, so that roles can stand in the room: an administrator types `/op { $bot } 50`.
+    Then: `{ $prefix }stage start <topic>`
+hello-encrypted =
+    Hello. This room is end-to-end encrypted: I cannot read commands here, and sound that a server mixes cannot be end-to-end encrypted. Please make an unencrypted room for the stage and invite me there.
+
+help =
+    For everyone
+    `{ $prefix }link` – your personal link to listen, by direct message
+    `{ $prefix }hand [note]` – raise your hand (or ✋ on the stage card) · `{ $prefix }lower` – lower it
+    `{ $prefix }accept` / `{ $prefix }decline` – answer an invitation to the stage
+    `{ $prefix }link revoke` – make your earlier links void
+    For moderators
+    `{ $prefix }stage start [topic]` · `end` · `status` · `topic <text>`
+    `{ $prefix }stage speaker|listener|moderator|mute|unmute|invite|kick @user:server`
+    `{ $prefix }hands` – who wants to speak
+
+# Why not
+not-in-room = You are not in this room (any more), so this is not possible.
+not-permitted = The operator of this server does not let your account do that.
+not-moderator = Only a moderator of this room may do that.
+not-self = You cannot do that to yourself. To step down: `{ $prefix }stage listener` with your own id.
+no-stage = No stage is live in this room.
+already-live = A stage is live in this room already.
+encrypted = This room is end-to-end encrypted. A stage's sound is mixed by the server, so please use an unencrypted room.
+roles-open = I will not start here: too many people could hand out roles (level { $level }; removing a person needs { $kick }). An administrator sets `im.eyvan.role` to { $kick } or more in the room's power levels.
+bot-needs-power = I need power level { $level } in this room first. An administrator types `/op { $bot } { $level }`.
+other-bot = This stage is hosted by { $bot }; please ask there.
+who = For whom? Give a full user id, such as `@ava:example.org`.
+target-not-here = { $name } is not in this room.
+target-higher = { $name } is at least as high as you in this room.
+target-not-permitted = The operator of this server does not let { $name } speak.
+stage-full = The stage is full: { $limit } people. Somebody must step down first.
+no-hand = { $name } has no hand up.
+hands-closed = Hands are closed at the moment.
+on-stage-already = You are on the stage already.
+no-invitation = There is no invitation for you to answer.
+guests-closed = This stage is for members of the room. Join the room and ask the bot for a link with `{ $prefix }link`.
+unknown-command = I do not know that command. `{ $prefix }help` lists them.
+too-old = This came { $seconds } seconds late, so I did nothing. Please send it again if you still want it.
+
+# Done
+done-start = The stage is starting. Members get their link with `{ $prefix }link`.
+done-end = The stage is ended.
+done-topic = The topic is changed.
+done-bring-up = { $name } comes up to the stage, microphone off.
+done-invite = { $name } is invited to the stage.
+done-to-audience = { $name } is in the audience.
+done-mute = { $name } is muted.
+done-unmute = { $name } may speak again.
+done-kick = { $name } is removed from the room.
+done-make-moderator = { $name } is a moderator of this stage.
+done-raise = Your hand is up.
+done-lower = Your hand is down.
+done-not-now = { $name } is at the end of the line.
+done-accept = You are coming up to the stage, microphone off.
+done-decline = All right, you stay in the audience.
+done-revoke-links = Your earlier links open nothing any more.
+status-none = No stage is live in this room.
+status-live =
+    Live: { $topic }
+    On the stage: { $speakers }
+    { $listeners ->
+        [one] one listener
+       *[other] { $listeners } listeners
+    } · { $hands ->
+        [one] one hand up
+       *[other] { $hands } hands up
+    }
+hands-none = No hand is up.
+hands-list =
+    Hands up: { $count }
+    { $list }
+link-sent = { $name }, your personal link is in our direct chat.
+link-refused = { $name }, I could not open a direct chat with you. Please allow messages from me and try `{ $prefix }link` again.
+link-intro = Your personal link to “{ $topic }”:
+link-after = It is yours alone: whoever opens it is there in your name. `link revoke` in the room makes it void.
+
+# Told to one person
+tell-invited = { $by } invites you to speak in “{ $topic }”. Type `accept` or `decline` as a command in the room, or open your link.
+tell-cut-not-written = “{ $topic }”: the homeserver refused to record your last cut. It holds for this stage all the same: the person is not heard.
+tell-not-written = “{ $topic }”: the homeserver refused what you asked for, so nothing changed.
+stage-ended = The stage is over. Thank you for coming.
+
+# The card
+card-untitled = Stage
+card-live = 🔴 Live: { $topic }
+card-speakers =
+    On the stage: { $names }{ $more ->
+        [0] {""}
+       *[other] {" "}and { $more } more
+    }
+card-audience =
+    { $listeners ->
+        [one] one listener
+       *[other] { $listeners } listeners
+    } · { $hands ->
+        [0] no hand up
+        [one] one hand up
+       *[other] { $hands } hands up
+    }
+card-join = Listen: `{ $prefix }link` brings your personal link. Speak: react with ✋, or `{ $prefix }hand`.
+card-guest = As a guest, listening only: { $url }
