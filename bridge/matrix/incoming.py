@@ -114,7 +114,7 @@ class Incoming:
                 return await handler(request)
             except _Answer as answer:
                 self.refused += 1
-                log.warning("%s %s refused: %s", request.method, request.path, answer)
+                log.warning("%s %s refused: %s", request.method, request.rel_url.raw_path, answer)
                 return answer.response
 
         return guarded
