@@ -1,0 +1,232 @@
+"""The few messages between the control process and a media worker.
+
+They travel over a Unix socket pair (``SOCK_STREAM``) that the control process hands down: four bytes
+of length, big endian, then one JSON object with its type under ``t``. The first frame is ``Start``;
+the worker answers ``Started`` or ``Failed``. Every request carries an ``id`` and gets one ``Reply``.
+
+    control → worker   Start · Join · Gate · Leave · CloseStage · GetStats
+    worker → control   Started · Failed · Reply · Connected · Gone · LevelsNow
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.errors import BadInput, Full, NotFound, Theirs, Unavailable
+
+MAX_FRAME = 4 * 1024 * 1024
+"""Bytes. The largest is the answer to GetStats: about 400 bytes a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a media worker is told at its start. Never changed while it runs."""
+
+    bind: str = ""  # an IPv4 or IPv6 address; "" is every address of both families
+    port: int = 0  # UDP; 0 takes a free one and keeps it over restarts of the worker
+    announce: tuple[str, ...] = ()  # addresses in our answers; () takes those of the interfaces
+    max_peers: int = 5000
+    bitrate: int = 48_000  # bit/s of each Opus stream we send
+    silent_s: float = 15.0  # heard nothing from a peer for so long: stop sending to it (decisions 1.8)
+    gone_s: float = 30.0  # … and so long: it is gone (RFC 7675 §5.1)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStats:
+    """Counters of one peer since it joined; times in seconds, rates none."""
+
+    stage: str = ""
+    connected: bool = False
+    hear: bool = False
+    speak: bool = False
+    packets_in: int = 0  # RTP that passed SRTP authentication
+    bytes_in: int = 0  # of these packets, as received
+    gated: int = 0  # authenticated, then dropped because the gate was shut
+    decoded: int = 0  # packets given to the decoder
+    lost: int = 0  # packets missing at their turn: hidden by FEC or concealment
+    recovered: int = 0  # of these, by in-band FEC
+    late: int = 0  # came after their turn
+    ignored: int = 0  # another payload type, or a source we do not take
+    refused: int = 0  # SRTP or SRTCP that failed authentication or was a replay
+    jitter_target_ms: float = 0.0
+    packets_out: int = 0
+    bytes_out: int = 0
+    remote_loss: float = 0.0  # fraction, as the last receiver report told (RFC 3550 §6.4.1)
+    rtt_s: float | None = None
+    srtp_profile: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCounters:
+    """Counters of a worker since its start."""
+
+    pid: int = 0
+    port: int = 0
+    peers: int = 0
+    stages: int = 0
+    ticks: int = 0
+    ticks_skipped: int = 0  # after a stall of more than three ticks
+    late_p50_ms: float = 0.0  # how late a tick began, over the last 3,000
+    late_p99_ms: float = 0.0
+    tick_errors: int = 0
+    encodes: int = 0
+    stun_refused: int = 0  # no such ufrag, bad MESSAGE-INTEGRITY or FINGERPRINT, not a Binding request
+    junk: int = 0  # datagrams of no known kind, or from an address that passed no check
+    send_errors: int = 0
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    worker: WorkerCounters
+    peers: Mapping[str, PeerStats]
+
+
+# -- control → worker ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    settings: WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    id: int
+    stage: str
+    peer: str
+    owner: str
+    offer: str
+    hear: bool
+    speak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    id: int
+    peer: str
+    hear: bool
+    speak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    id: int
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStage:
+    id: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetStats:
+    id: int
+
+
+# -- worker → control ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    port: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    id: int
+    error: Mapping[str, Any] | None = None
+    sdp: str = ""
+    csrc: int = 0
+    stats: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LevelsNow:
+    stage: str
+    levels: Mapping[str, int] = field(default_factory=dict)  # JSON has no integer keys
+
+
+Message = Start | Join | Gate | Leave | CloseStage | GetStats | Started | Failed | Reply | Connected | Gone | LevelsNow
+_TYPES: dict[str, Any] = {each.__name__: each for each in typing.get_args(Message)}
+
+
+def encode(message: Message) -> bytes:
+    """One frame, with its length in front."""
+    body = json.dumps({"t": type(message).__name__, **dataclasses.asdict(message)}).encode()
+    return len(body).to_bytes(4, "big") + body
+
+
+def decode(body: bytes) -> Message:
+    """The message of one frame. Raises ValueError: both ends are ours, so it is a defect."""
+    values = json.loads(body)
+    kind = values.pop("t")
+    if kind not in _TYPES:
+        raise ValueError(f"unknown control message {kind!r}")
+    if kind == "Start":
+        settings = values["settings"]
+        return Start(WorkerSettings(**{**settings, "announce": tuple(settings["announce"])}))
+    return typing.cast(Message, _TYPES[kind](**values))
+
+
+async def read(reader: asyncio.StreamReader) -> Message | None:
+    """The next message, or None when the other end has closed (or died)."""
+    try:
+        size = int.from_bytes(await reader.readexactly(4), "big")
+        if size > MAX_FRAME:
+            raise ValueError(f"control frame of {size} bytes")
+        return decode(await reader.readexactly(size))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+def stats_from(values: Mapping[str, Any]) -> Stats:
+    """The inverse of ``dataclasses.asdict`` on Stats."""
+    peers = {peer: PeerStats(**each) for peer, each in values["peers"].items()}
+    return Stats(WorkerCounters(**values["worker"]), peers)
+
+
+def error_to(error: Theirs | Unavailable) -> dict[str, Any]:
+    """An error as JSON, for Reply."""
+    if isinstance(error, BadInput):
+        value = error.value if isinstance(error.value, str | int | None) else repr(error.value)
+        value = value[:200] if isinstance(value, str) else value
+        return {"kind": "BadInput", "field": error.field, "value": value, "remedy": error.remedy}
+    if isinstance(error, Full):
+        return {"kind": "Full", "text": str(error), "retry_after_ms": error.retry_after_ms}
+    kind = "NotFound" if isinstance(error, NotFound) else "Unavailable"
+    return {"kind": kind, "text": str(error)}
+
+
+def error_from(values: Mapping[str, Any]) -> Theirs | Unavailable:
+    """The error that ``error_to`` wrote."""
+    if values["kind"] == "BadInput":
+        return BadInput(values["field"], values["value"], values["remedy"])
+    if values["kind"] == "Full":
+        return Full(values["text"], values["retry_after_ms"])
+    return (NotFound if values["kind"] == "NotFound" else Unavailable)(values["text"])

@@ -1,0 +1,235 @@
+"""Packets in any order in, one chunk of sound per call out. Pure: no I/O, no clock, no decoder.
+
+Time is kept in samples of 48 kHz. The fastest packets of the last ten seconds tell how the sender's
+timestamps map to our clock (``base``); the spread of the others gives the ``target`` delay, 20-120 ms.
+So at any moment one timestamp is *due*. Play-out follows it: ahead of it a chunk is stretched, behind
+it the caller may drop a quiet frame (``surplus``). Drift of the sender's clock moves ``base`` and heals
+the same way.
+
+    WAITING   nothing to play: the first packet is played when it is due
+       │ a packet is due              ▲ nothing left for 100 ms, or the sender's DTX said so
+       ▼                              │
+    PLAYING ── missing: in the next packet's FEC → RECOVER, else → CONCEAL ──┘
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+RATE = 48_000
+_FRAME = 960
+_MIN_TARGET, _MAX_TARGET = _FRAME, 6 * _FRAME
+_CAPACITY = 64
+"""Packets held at most; the oldest goes first (64 × 20 ms is ten times the largest target)."""
+_JUMP = RATE
+"""A timestamp off by more than a second from what the clock says is a new timeline."""
+_LATE_RUN = 5
+"""So many late packets in a row mean that the path became slower for good: start afresh."""
+_DRY_CHUNKS = 5
+"""Concealed 20 ms chunks with nothing behind them before silence: libopus has faded out by then."""
+_BUCKETS, _BUCKET = 10, RATE
+_SPREADS = 200
+"""Packets (4 s) over which the spread of delays is looked at."""
+
+
+class Kind(Enum):
+    PLAY = "play"  # decode ``payload``
+    RECOVER = "recover"  # the packet is lost; ``payload`` is the one after it, which may hold FEC
+    CONCEAL = "conceal"  # the packet is lost, or late, or the delay has to grow
+    NOTHING = "nothing"  # silence
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    kind: Kind
+    payload: bytes
+    samples: int
+
+
+_SILENCE = Chunk(Kind.NOTHING, b"", _FRAME)
+
+
+@dataclass(slots=True)
+class _Held:
+    sequence: int
+    payload: bytes
+    samples: int
+
+
+class JitterBuffer:
+    """One RTP source. ``now`` is any monotonic clock, in seconds, the same for ``put`` and ``take``."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, _Held] = {}  # by extended timestamp; at most _CAPACITY
+        self._next: int | None = None  # extended timestamp of the next sample to give; None: WAITING
+        self._last_time = 0  # newest extended timestamp
+        self._last_sequence: int | None = None  # of the newest packet given out
+        self._played_until: int | None = None
+        self._length = _FRAME  # of the sender's packets
+        self._was_dtx = False
+        self._dry = 0
+        self._late_run = 0
+        self._minima: deque[tuple[int, int]] = deque(maxlen=_BUCKETS)  # (bucket number, smallest transit)
+        self._spreads: deque[int] = deque(maxlen=_SPREADS)
+        self._target = float(2 * _FRAME)
+        self._started = False
+        self.lost = self.recovered = self.late = self.duplicates = self.resets = 0
+
+    # -- in --------------------------------------------------------------------------------------
+
+    def put(self, sequence: int, timestamp: int, payload: bytes, samples: int, now: float) -> bool:
+        """Take one packet. False where it was dropped: late, a duplicate, or one of no length."""
+        if samples <= 0:
+            return False
+        time = self._extend(timestamp)
+        clock = int(now * RATE)
+        transit = clock - time
+        if self._minima and abs(transit - self._base()) > _JUMP:
+            self._restart(timestamp)
+            time = timestamp
+            transit = clock - time
+        if self._is_late(time):
+            self.late += 1
+            self._late_run += 1
+            if self._next is not None and self._late_run < _LATE_RUN:
+                self._learn(transit, clock)  # a late packet makes the target grow
+                return False
+            self._restart(timestamp)
+            time = timestamp
+            transit = clock - time
+        elif time in self._held:
+            self.duplicates += 1
+            return False
+        self._late_run = 0
+        self._learn(transit, clock)
+        self._last_time = max(self._last_time, time) if self._started else time
+        self._started = True
+        self._held[time] = _Held(sequence, payload, samples)
+        if len(self._held) > _CAPACITY:
+            del self._held[min(self._held)]
+        return True
+
+    def _extend(self, timestamp: int) -> int:
+        """RFC 3550 timestamps wrap at 2^32: take the one nearest to the newest so far."""
+        if not self._started:
+            return timestamp
+        step = (timestamp - self._last_time + 0x8000_0000) % 0x1_0000_0000 - 0x8000_0000
+        return self._last_time + step
+
+    def _is_late(self, time: int) -> bool:
+        if self._next is not None:
+            return time < self._next
+        return self._played_until is not None and time < self._played_until
+
+    def _base(self) -> int:
+        return min(each for _, each in self._minima)
+
+    def _learn(self, transit: int, clock: int) -> None:
+        bucket = clock // _BUCKET
+        if self._minima and self._minima[-1][0] == bucket:
+            self._minima[-1] = (bucket, min(self._minima[-1][1], transit))
+        else:
+            self._minima.append((bucket, transit))
+        while self._minima[0][0] <= bucket - _BUCKETS:
+            self._minima.popleft()
+        self._spreads.append(transit - self._base())
+        ranked = sorted(self._spreads)
+        wanted = ranked[int(0.97 * (len(ranked) - 1))] + _FRAME / 2  # half a tick: we look only every 20 ms
+        wanted = min(max(wanted, _MIN_TARGET), _MAX_TARGET)
+        # Grows at once, shrinks by 2 % a packet: a stall now is worse than 20 ms of delay for a second.
+        self._target = wanted if wanted > self._target else self._target + 0.02 * (wanted - self._target)
+
+    def _restart(self, timestamp: int) -> None:
+        self.resets += 1
+        self._held.clear()
+        self._next = self._played_until = self._last_sequence = None
+        self._minima.clear()
+        self._late_run = self._dry = 0
+        self._started = False
+        self._last_time = timestamp
+
+    # -- out -------------------------------------------------------------------------------------
+
+    @property
+    def target_ms(self) -> float:
+        return self._target / 48
+
+    @property
+    def playing(self) -> bool:
+        return self._next is not None
+
+    def _due(self, now: float) -> int:
+        return int(now * RATE) - self._base() - int(self._target)
+
+    def surplus(self, now: float, queued: int = 0) -> int:
+        """Samples of delay beyond the target; ``queued`` were taken and are not played yet."""
+        if self._next is None:
+            return 0
+        return self._due(now) - (self._next - queued)
+
+    def take(self, now: float, queued: int = 0) -> Chunk:
+        """The next chunk. Call it while less than a frame is queued at the caller."""
+        if self._next is None:
+            if not self._held:
+                return _SILENCE
+            first = min(self._held)
+            if self._due(now) < first:
+                return _SILENCE
+            self._next = first
+        if self._next - queued > self._due(now) + _FRAME:  # ahead of what is due: stretch, without moving on
+            return _SILENCE if self._was_dtx else Chunk(Kind.CONCEAL, b"", _FRAME)
+        held = self._held.pop(self._next, None)
+        if held is not None:
+            return self._play(held)
+        return self._missing()
+
+    def _play(self, held: _Held) -> Chunk:
+        assert self._next is not None
+        self._next += held.samples
+        self._played_until = self._next
+        self._last_sequence = held.sequence
+        self._length = held.samples
+        self._was_dtx = len(held.payload) <= 2  # RFC 7587 §3.1.3: nothing follows until sound returns
+        self._dry = 0
+        return Chunk(Kind.PLAY, held.payload, held.samples)
+
+    def _missing(self) -> Chunk:
+        assert self._next is not None
+        stale = [time for time in self._held if time < self._next]
+        for time in stale:
+            del self._held[time]
+        if not self._held:
+            return self._run_dry()
+        following = min(self._held)
+        gap = following - self._next
+        after = self._held[following]
+        if self._was_dtx or after.sequence == ((self._last_sequence or 0) + 1) & 0xFFFF:
+            self._next = None  # the sender was silent: wait until the packet is due
+            return _SILENCE
+        samples = max(min(self._length, gap, 2880), 120)
+        self._next += samples
+        self._played_until = self._next
+        self.lost += 1
+        if gap == samples and gap % 120 == 0:
+            self.recovered += 1
+            return Chunk(Kind.RECOVER, after.payload, samples)
+        return Chunk(Kind.CONCEAL, b"", samples - samples % 120 or 120)
+
+    def _run_dry(self) -> Chunk:
+        assert self._next is not None
+        self._dry += 1
+        if self._was_dtx or self._dry > _DRY_CHUNKS:
+            self._next = None
+            self._dry = 0
+            return _SILENCE
+        self._next += _FRAME
+        return Chunk(Kind.CONCEAL, b"", _FRAME)
+
+    def clear(self) -> None:
+        """Forget the packets held, not what was learnt about the path."""
+        self._held.clear()
+        self._next = None
+        self._dry = 0
+        self._was_dtx = False

@@ -1,0 +1,397 @@
+"""One browser: its answer, ICE-lite address, DTLS, SRTP, RTCP. The gate is tested here.
+
+    JOINED ── a check with its ufrag ──▶ CHECKED ── DTLS handshake ──▶ CONNECTED ── close_notify, 30 s silent ──▶ GONE
+                                            │ fingerprint differs: the association is closed, the peer times out
+
+Nothing is allocated, and no byte is answered, for a datagram that names no joined peer's ufrag. DTLS is
+taken only from an address whose check held, and answered with at most three times the bytes that came.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from typing import Protocol
+
+import pylibsrtp
+
+from bridge.media import rtp, sdp, stun
+from bridge.media.control import PeerStats, WorkerSettings
+from bridge.media.dtls import Association, Identity, Keys
+from bridge.media.fanout import Sender
+from bridge.media.mixer import Voice
+from bridge.media.sdp import Offer, Ours
+from bridge.media.stun import Address
+
+_MAX_ADDRESSES = 8  # a peer's checked addresses; the oldest goes first
+_MAX_SOURCES = 4  # SSRCs taken from one peer: libsrtp keeps state for each
+_MAX_HELD = 8  # DTLS datagrams waiting for the amplification limit; more are dropped, DTLS sends again
+_AMPLIFICATION = 3
+_UNVERIFIED_S = 1.0  # media to a new address that has not answered our check (decisions 1.10)
+_CHECK_EVERY_S = 0.2
+_SOURCE_SWITCH_S = 0.5  # another SSRC is followed when the present one was silent for so long
+_REPORT_EVERY_S = 5.0
+
+
+class Hub(Protocol):
+    """What a peer asks of its worker; called in the worker's one loop, returns at once."""
+
+    settings: WorkerSettings
+    identity: Identity
+
+    def send(self, datagram: bytes, address: Address) -> None: ...
+
+    def ufrag_of(self, ufrag: str, peer: Peer | None) -> None:
+        """Checks that name this ufrag are the peer's from now on; None forgets it."""
+
+    def address_of(self, address: Address, peer: Peer) -> None:
+        """Other datagrams from this address are the peer's from now on."""
+
+    def forget_address(self, address: Address, peer: Peer) -> None:
+        """Harmless where another peer has the address by now."""
+
+    def connected(self, peer: Peer) -> None: ...
+
+    def gone(self, peer: Peer, reason: str) -> None:
+        """The worker takes the peer out and closes it."""
+
+
+class _Credentials:
+    """Ours and theirs of one ICE generation."""
+
+    __slots__ = ("local_password", "local_ufrag", "remote_password", "remote_ufrag")
+
+    def __init__(self, offer: Offer) -> None:
+        self.local_ufrag = secrets.token_hex(6)
+        self.local_password = secrets.token_hex(16)
+        self.remote_ufrag, self.remote_password = offer.ufrag, offer.password
+
+
+class Peer:
+    """Owned by the worker, which calls everything here from its one loop; has no task and no socket."""
+
+    def __init__(self, hub: Hub, stage: str, name: str, owner: str, csrc: int, offer: Offer, now: float) -> None:
+        self.hub, self.stage, self.name, self.owner, self.csrc = hub, stage, name, owner, csrc
+        self.speak = False
+        self.voice = Voice(owner, csrc)
+        self.sender = Sender(owner)
+        self.is_connected = self.is_closed = False
+        self.last_heard = now
+        self._offer = offer
+        self._session = secrets.randbits(62)
+        self._version = 0
+        self._current = _Credentials(offer)
+        self._pending: _Credentials | None = None  # an ICE restart that no check has used yet
+        self._association = Association(hub.identity, offer.fingerprints)
+        self._incoming: pylibsrtp.Session | None = None
+        self._addresses: deque[Address] = deque()
+        self._address: Address | None = None  # where we send
+        self._handshake_address: Address | None = None  # where it was when the handshake began
+        self._nominated = False
+        self._verified = False
+        self._moved_at = self._checked_at = 0.0
+        self._own_check: bytes | None = None  # transaction id
+        self._received = self._sent = 0  # bytes before the handshake ends
+        self._held: deque[bytes] = deque(maxlen=_MAX_HELD)
+        self._sources: dict[int, rtp.Reception] = {}
+        self._source, self._source_at = 0, 0.0
+        self._report_at = now + 0.5 + secrets.randbelow(1000) / 1000
+        self._counts = dict.fromkeys(("packets_in", "bytes_in", "gated", "ignored", "refused"), 0)
+        self._remote_loss = 0.0
+        self._rtt: float | None = None
+        hub.ufrag_of(self._current.local_ufrag, self)
+        self._take_offer(offer)
+
+    # -- signalling ------------------------------------------------------------------------------
+
+    def _take_offer(self, offer: Offer) -> None:
+        self._offer = offer
+        self.sender.payload_type = offer.payload_type
+        self.sender.level_id = offer.extension(rtp.AUDIO_LEVEL)
+        self.sender.csrc_level_id = offer.extension(rtp.CSRC_AUDIO_LEVEL)
+
+    def is_same_connection(self, offer: Offer) -> bool:
+        """Whether an offer is of the peer connection we already serve (else it is a fresh one)."""
+        same = offer.fingerprints == self._offer.fingerprints and offer.session == self._offer.session
+        return same and not self._association.closed
+
+    def renew(self, offer: Offer, now: float) -> None:
+        """A further offer of the same peer connection. New credentials begin an ICE restart: the old pair
+        goes on until a check with the new ones nominates another (RFC 8445 §9)."""
+        if (offer.ufrag, offer.password) != (self._offer.ufrag, self._offer.password):
+            if self._pending is not None:
+                self.hub.ufrag_of(self._pending.local_ufrag, None)
+            self._pending = _Credentials(offer)
+            self.hub.ufrag_of(self._pending.local_ufrag, self)
+            self.last_heard = now
+        self._take_offer(offer)
+
+    def answer(self, addresses: tuple[str, ...], port: int) -> str:
+        self._version += 1
+        credentials = self._pending or self._current
+        ours = Ours(
+            ssrc=self.sender.ssrc,
+            cname=self.name,
+            ufrag=credentials.local_ufrag,
+            password=credentials.local_password,
+            fingerprint=self.hub.identity.fingerprint,
+            addresses=addresses,
+            port=port,
+        )
+        return sdp.answer(self._offer, ours, self._session, self._version)
+
+    def gate(self, *, hear: bool, speak: bool, now: float) -> None:
+        self.sender.hear = hear
+        self.speak = speak
+        if speak:
+            self.voice.open_gate()
+        else:
+            self.voice.shut(now)
+
+    # -- ICE -------------------------------------------------------------------------------------
+
+    def on_check(self, message: stun.Message, address: Address, now: float) -> bool:
+        """A Binding request that names our ufrag. False: it does not hold, and was not answered."""
+        credentials = self._credentials(message)
+        if credentials is None:
+            return False
+        password = credentials.local_password.encode()
+        self.last_heard = now
+        if message.controlled:
+            self.hub.send(stun.role_conflict(message, password), address)
+            return True
+        if credentials is self._pending and message.use_candidate:
+            self.hub.ufrag_of(self._current.local_ufrag, None)
+            self._current, self._pending = credentials, None
+        self._remember(address)
+        response = stun.success(message, address, password)
+        self._received += len(message.data)
+        self._sent += len(response)
+        self.hub.send(response, address)
+        if message.use_candidate or (self._address is None and not self._nominated):
+            self._move(address, now)
+            self._nominated = self._nominated or message.use_candidate
+        self._flush()
+        return True
+
+    def _credentials(self, message: stun.Message) -> _Credentials | None:
+        for each in (self._current, self._pending):
+            if each is not None and message.username == f"{each.local_ufrag}:{each.remote_ufrag}":
+                return each if message.signed_by(each.local_password.encode()) else None
+        return None
+
+    def on_response(self, message: stun.Message, address: Address, now: float) -> None:
+        """An answer to our own check: the new address wants what we send."""
+        if message.transaction != self._own_check or address != self._address:
+            return
+        if message.signed_by(self._current.remote_password.encode()):
+            self._verified, self._own_check = True, None
+            self.last_heard = now
+            self.sender.address = address
+
+    def _remember(self, address: Address) -> None:
+        if address not in self._addresses:
+            self._addresses.append(address)
+            if len(self._addresses) > _MAX_ADDRESSES:
+                oldest = next(each for each in self._addresses if each != self._address)
+                self._addresses.remove(oldest)
+                self.hub.forget_address(oldest, self)
+        self.hub.address_of(address, self)
+
+    def _move(self, address: Address, now: float) -> None:
+        if address == self._address:
+            return
+        self._address = address
+        if self.is_connected:
+            self._verified = False
+            self._moved_at = now
+            self.sender.address = address  # for _UNVERIFIED_S, then only if it answers
+            self._check_new_address(now)
+
+    def _check_new_address(self, now: float) -> None:
+        assert self._address is not None
+        username = f"{self._current.remote_ufrag}:{self._current.local_ufrag}"
+        check = stun.binding_request(username, self._current.remote_password.encode())
+        self._own_check, self._checked_at = check[8:20], now
+        self.hub.send(check, self._address)
+
+    # -- DTLS ------------------------------------------------------------------------------------
+
+    def on_dtls(self, datagram: bytes, now: float) -> None:
+        """A DTLS datagram from one of the peer's checked addresses."""
+        self._received += len(datagram)
+        had_keys = self._association.keys is not None
+        self._association.receive(datagram)
+        if self._handshake_address is None:
+            self._handshake_address = self._address
+        self._flush()
+        if self._association.closed:
+            if had_keys:
+                self.hub.gone(self, "closed")
+            return
+        if had_keys or self._association.keys is None:
+            return
+        self._connect(self._association.keys, now)
+
+    def _connect(self, keys: Keys, now: float) -> None:
+        policy, session = pylibsrtp.Policy, pylibsrtp.Session
+        self._incoming = session(policy(keys.incoming, policy.SSRC_ANY_INBOUND, srtp_profile=keys.profile.libsrtp))
+        outgoing = policy(keys.outgoing, policy.SSRC_ANY_OUTBOUND, srtp_profile=keys.profile.libsrtp)
+        self.sender.srtp = session(outgoing)
+        self.is_connected = True
+        self.last_heard = now
+        self.sender.address = self._address
+        self._verified = self._address == self._handshake_address  # then the handshake has proved the return path
+        if not self._verified:
+            self._moved_at = now
+            self._check_new_address(now)
+        self.hub.connected(self)
+
+    def _flush(self) -> None:
+        self._held.extend(self._association.outgoing())
+        while self._held and self._address is not None:
+            size = len(self._held[0])
+            if self._association.keys is None and self._sent + size > _AMPLIFICATION * self._received:
+                return
+            self._sent += size
+            self.hub.send(self._held.popleft(), self._address)
+
+    # -- media -----------------------------------------------------------------------------------
+
+    def on_srtp(self, data: bytes, now: float) -> None:
+        """RTP or RTCP from one of the peer's addresses. Authenticated, counted, then let through the gate."""
+        incoming = self._incoming
+        if incoming is None or len(data) < 12:
+            self._counts["ignored"] += 1
+            return
+        if rtp.is_rtcp(data):
+            self._on_rtcp(incoming, data, now)
+            return
+        ssrc = rtp.ssrc_of(data)
+        if ssrc not in self._sources and len(self._sources) >= _MAX_SOURCES:
+            self._counts["ignored"] += 1
+            return
+        try:
+            clear = incoming.unprotect(data)
+        except (pylibsrtp.Error, ValueError):
+            self._counts["refused"] += 1
+            return
+        self.last_heard = now
+        self._counts["packets_in"] += 1
+        self._counts["bytes_in"] += len(data)
+        packet = rtp.parse(clear, self.sender.level_id)
+        if packet is not None:
+            self._on_packet(packet, now)
+
+    def _on_packet(self, packet: rtp.Packet, now: float) -> None:
+        reception = self._sources.get(packet.ssrc)
+        if reception is None:
+            reception = self._sources[packet.ssrc] = rtp.Reception(packet.ssrc, packet.sequence)
+        reception.count(packet.sequence, packet.timestamp, now)
+        if not self.speak:  # THE GATE
+            self._counts["gated"] += 1
+            return
+        if packet.payload_type != self._offer.payload_type or not packet.payload:
+            self._counts["ignored"] += 1  # telephone-event, comfort noise, padding for bandwidth probes
+            return
+        if packet.ssrc != self._source:
+            if self._source and now - self._source_at < _SOURCE_SWITCH_S:
+                self._counts["ignored"] += 1
+                return
+            self._source = packet.ssrc
+            self.voice.jitter.clear()
+        self._source_at = now
+        self.voice.put(packet.sequence, packet.timestamp, packet.payload, packet.level, now)
+
+    def _on_rtcp(self, incoming: pylibsrtp.Session, data: bytes, now: float) -> None:
+        try:
+            clear = incoming.unprotect_rtcp(data)
+        except (pylibsrtp.Error, ValueError):
+            self._counts["refused"] += 1
+            return
+        self.last_heard = now
+        info, blocks = rtp.parse_rtcp(clear)
+        if info is not None and info.ssrc in self._sources:
+            self._sources[info.ssrc].heard_report(info, now)
+        for block in blocks:
+            if block.ssrc == self.sender.ssrc:
+                self._remote_loss = block.loss
+                trip = rtp.round_trip(block, rtp.wall())
+                self._rtt = trip if trip is not None else self._rtt
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def look_after(self, now: float, tick: int) -> None:
+        """Called at least each second: timers of DTLS, ICE, RTCP and silence."""
+        silent = now - self.last_heard
+        if silent > self.hub.settings.gone_s:
+            self.hub.gone(self, "timeout")
+            return
+        if not self.is_connected:
+            self._association.retransmit()
+            self._flush()
+            return
+        if silent > self.hub.settings.silent_s:
+            self.sender.address = None
+        elif self._verified:
+            self.sender.address = self._address
+        else:
+            if now - self._moved_at > _UNVERIFIED_S:
+                self.sender.address = None
+            if now - self._checked_at > _CHECK_EVERY_S:
+                self._check_new_address(now)
+        if now >= self._report_at:
+            self._report_at = now + _REPORT_EVERY_S * (0.8 + secrets.randbelow(400) / 1000)
+            self._report(now, tick)
+
+    @property
+    def wants_care(self) -> bool:
+        """Whether a timer shorter than a second runs: handshake, or a new address."""
+        return not self.is_connected or not self._verified
+
+    def _report(self, now: float, tick: int) -> None:
+        sender = self.sender
+        if sender.srtp is None or sender.address is None:
+            return
+        blocks = [self._sources[self._source].report(now)] if self._source in self._sources else []
+        report = rtp.sender_report(
+            sender.ssrc, self.name, rtp.wall(), sender.timestamp(tick), sender.packets, sender.octets, blocks
+        )
+        self.hub.send(sender.srtp.protect_rtcp(report), sender.address)
+
+    def close(self) -> None:
+        """BYE and close_notify; all addresses and ufrags forgotten. Harmless twice."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        sender = self.sender
+        if sender.srtp is not None and sender.address is not None:
+            self.hub.send(sender.srtp.protect_rtcp(rtp.bye(sender.ssrc, self.name)), sender.address)
+        self._association.close()
+        self._flush()
+        sender.address = None
+        for each in (self._current, self._pending):
+            if each is not None:
+                self.hub.ufrag_of(each.local_ufrag, None)
+        for address in self._addresses:
+            self.hub.forget_address(address, self)
+
+    def stats(self) -> PeerStats:
+        voice, jitter, keys = self.voice, self.voice.jitter, self._association.keys
+        return PeerStats(
+            stage=self.stage,
+            connected=self.is_connected,
+            hear=self.sender.hear,
+            speak=self.speak,
+            decoded=voice.decoded,
+            lost=jitter.lost,
+            recovered=jitter.recovered,
+            late=jitter.late,
+            jitter_target_ms=round(jitter.target_ms, 1),
+            packets_out=self.sender.packets,
+            bytes_out=self.sender.wire_bytes,
+            remote_loss=self._remote_loss,
+            rtt_s=self._rtt,
+            srtp_profile=keys.profile.name if keys is not None else "",
+            **self._counts,
+        )

@@ -1,0 +1,266 @@
+"""SDP offers and our answers (RFC 8829, RFC 9143 BUNDLE, RFC 8839 ICE, RFC 7587 Opus).
+
+An offer is read into the few values that matter and answered for the first audio section: Opus alone,
+ICE-lite, DTLS passive, one bundled transport with rtcp-mux. Every other section is answered inactive
+where it is bundled (rejecting the section that carries the bundle would end it in Chromium), else
+rejected. Candidates of the offer are not looked at: checks from any address will tell (peer-reflexive).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bridge.errors import BadInput
+from bridge.media import rtp
+from bridge.media.dtls import DIGESTS, Fingerprints
+
+MAX_OFFER = 64 * 1024
+"""Bytes."""
+_MAX_SECTIONS = 64
+_MAX_LINES = 4000
+_ANSWERED_EXTENSIONS = (rtp.AUDIO_LEVEL, rtp.CSRC_AUDIO_LEVEL, rtp.MID)
+_DIRECTIONS = {"sendrecv": "sendrecv", "recvonly": "sendonly", "sendonly": "recvonly", "inactive": "inactive"}
+_FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){31,63}\Z")
+_MEDIA = re.compile(r"(?P<kind>[a-z]+) (?P<port>\d+)(/\d+)? (?P<profile>[A-Z/]+) (?P<formats>\S+( \S+)*)\Z")
+_ICE_CHARS = re.compile(r"[A-Za-z0-9+/]{4,256}\Z")
+_MID = re.compile(r"[!-~]{1,64}\Z")
+
+
+@dataclass(slots=True)
+class Section:
+    """One m-line with its attributes, as written: name → values in order."""
+
+    kind: str
+    port: int
+    profile: str
+    formats: list[str]
+    attributes: dict[str, list[str]] = field(default_factory=dict)
+
+    def one(self, name: str) -> str | None:
+        values = self.attributes.get(name)
+        return values[0] if values else None
+
+    @property
+    def mid(self) -> str | None:
+        return self.one("mid")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What of an offer matters. ``direction`` is ours, the answer's; ``payload_type`` that of Opus."""
+
+    session: str  # from o=: the same for every offer of one peer connection (RFC 8829 §5.2.2)
+    ufrag: str
+    password: str
+    fingerprints: Fingerprints
+    payload_type: int
+    direction: str
+    extensions: Mapping[str, tuple[int, str]]  # URI → (id, the offered direction or "")
+    audio: int  # which section
+    sections: Sequence[Section]
+    bundled: Sequence[str]  # mids
+
+    def extension(self, uri: str) -> int:
+        """The id of a header extension, 0 where it was not offered."""
+        return self.extensions.get(uri, (0, ""))[0]
+
+
+def parse(text: object) -> Offer:
+    """An SDP offer. Raises BadInput naming the attribute in fault."""
+    if not isinstance(text, str) or not text.startswith("v=0"):
+        raise BadInput("offer", text, "send an SDP offer, which begins with v=0")
+    if len(text) > MAX_OFFER or len(text.encode("utf-8", "replace")) > MAX_OFFER:
+        raise BadInput("offer", f"{len(text)} characters", "an offer may have 64 KiB at most")
+    session, origin, sections = _split(text)
+    number = next((i for i, each in enumerate(sections) if each.kind == "audio"), None)
+    if number is None:
+        raise BadInput("offer m=audio", None, "offer at least one audio section")
+    audio = sections[number]
+    bundled = _bundle(session, audio)
+    if "rtcp-mux" not in audio.attributes:
+        raise BadInput("offer a=rtcp-mux", None, "offer rtcp-mux: there is one port for all (RFC 8834 §4.5)")
+    direction = next((each for each in _DIRECTIONS if each in audio.attributes), "sendrecv")
+    carriers = [audio.attributes, session, *(each.attributes for each in sections if each.mid in bundled[:1])]
+    setup = _found(carriers, "setup", ["actpass"])[0]
+    if setup not in ("actpass", "active"):
+        raise BadInput("offer a=setup", setup, "use actpass: we are the DTLS server (RFC 8842 §5.2)")
+    return Offer(
+        session=origin,
+        ufrag=_ice(carriers, "ice-ufrag", 4),
+        password=_ice(carriers, "ice-pwd", 22),
+        fingerprints=_fingerprints(_found(carriers, "fingerprint", [])),
+        payload_type=_opus(audio),
+        direction=_DIRECTIONS[direction],
+        extensions=_extensions(audio),
+        audio=number,
+        sections=sections,
+        bundled=bundled,
+    )
+
+
+def _split(text: str) -> tuple[dict[str, list[str]], str, list[Section]]:
+    lines = text.splitlines()
+    if len(lines) > _MAX_LINES:
+        raise BadInput("offer", f"{len(lines)} lines", f"an offer may have {_MAX_LINES} lines at most")
+    session: dict[str, list[str]] = {}
+    origin = ""
+    sections: list[Section] = []
+    for line in lines:
+        if line.startswith("m="):
+            match = _MEDIA.match(line[2:].strip())
+            if match is None or len(sections) == _MAX_SECTIONS:
+                raise BadInput("offer m=", line, f"give '<media> <port> <proto> <formats>', {_MAX_SECTIONS} at most")
+            port = int(match["port"]) if len(match["port"]) < 6 else 0
+            sections.append(Section(match["kind"], port, match["profile"], match["formats"].split()))
+        elif line.startswith("a="):
+            name, _, value = line[2:].strip().partition(":")
+            into = sections[-1].attributes if sections else session
+            into.setdefault(name, []).append(value)
+        elif line.startswith("o="):
+            origin = line.split()[1] if len(line.split()) > 1 else ""
+    return session, origin, sections
+
+
+def _bundle(session: Mapping[str, list[str]], audio: Section) -> list[str]:
+    for group in session.get("group", []):
+        tag, *mids = group.split()
+        if tag == "BUNDLE" and audio.mid in mids:
+            for mid in mids:
+                if not _MID.match(mid):
+                    raise BadInput("offer a=group", mid, "a mid has 1 to 64 visible characters")
+            return mids
+    return []
+
+
+def _found(carriers: Sequence[Mapping[str, list[str]]], name: str, otherwise: list[str]) -> list[str]:
+    return next((each[name] for each in carriers if each.get(name)), otherwise)
+
+
+def _ice(carriers: Sequence[Mapping[str, list[str]]], name: str, shortest: int) -> str:
+    value = _found(carriers, name, [""])[0]
+    if len(value) < shortest or not _ICE_CHARS.match(value):
+        raise BadInput(f"offer a={name}", value, f"give {shortest} to 256 ICE characters (RFC 8839 §5.4)")
+    return value
+
+
+def _fingerprints(values: Sequence[str]) -> Fingerprints:
+    found = set()
+    for value in values:
+        digest, _, hexadecimal = value.partition(" ")
+        if digest.lower() in DIGESTS and _FINGERPRINT.match(hexadecimal.strip().upper()):
+            found.add((digest.lower(), hexadecimal.strip().upper()))
+    if not found:
+        raise BadInput("offer a=fingerprint", values[0] if values else None, "give one by " + ", ".join(DIGESTS))
+    return frozenset(found)
+
+
+def _opus(audio: Section) -> int:
+    for value in audio.attributes.get("rtpmap", []):
+        number, _, codec = value.partition(" ")
+        usable = number.isdigit() and int(number) < 128 and not 64 <= int(number) < 96  # RFC 5761 §4
+        if usable and number in audio.formats and codec.strip().lower() == "opus/48000/2":
+            return int(number)
+    raise BadInput("offer a=rtpmap", audio.attributes.get("rtpmap", [None])[0], "offer opus/48000/2 (RFC 7587)")
+
+
+def _extensions(audio: Section) -> dict[str, tuple[int, str]]:
+    found: dict[str, tuple[int, str]] = {}
+    for value in audio.attributes.get("extmap", []):
+        number, _, uri = value.partition(" ")
+        number, _, direction = number.partition("/")
+        uri = uri.split(" ")[0]
+        if uri in _ANSWERED_EXTENSIONS and number.isdigit() and 1 <= int(number) <= 14:  # one-byte form, RFC 8285
+            found.setdefault(uri, (int(number), direction))
+    return found
+
+
+# -- the answer ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What is ours in an answer: an SSRC, ICE credentials, the worker's fingerprint and candidates."""
+
+    ssrc: int
+    cname: str
+    ufrag: str
+    password: str
+    fingerprint: str
+    addresses: Sequence[str]
+    port: int
+
+
+def answer(offer: Offer, ours: Ours, session: int, version: int) -> str:
+    """The SDP of our answer; ``session`` and ``version`` go into its o= line (RFC 8829 §5.3.1)."""
+    lines = ["v=0", f"o=- {session} {version} IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
+    audio = offer.sections[offer.audio]
+    kept = [each for each in offer.sections if each is audio or _stays(offer, each)]
+    mids = [each.mid for each in kept if each.mid in offer.bundled]
+    if mids:
+        order = [mid for mid in offer.bundled if mid in mids]
+        lines.append("a=group:BUNDLE " + " ".join(order))
+    lines.append("a=msid-semantic: WMS eyvan")
+    for section in offer.sections:
+        if section is audio:
+            lines += _audio(offer, ours, section)
+        elif section in kept:
+            lines += _inactive(offer, ours, section)
+        else:
+            lines += [f"m={section.kind} 0 {section.profile} {' '.join(section.formats)}", "c=IN IP4 0.0.0.0"]
+            lines += [f"a=mid:{section.mid}"] if section.mid else []
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _stays(offer: Offer, section: Section) -> bool:
+    return section.kind in ("audio", "video") and section.mid is not None and section.mid in offer.bundled
+
+
+def _transport(offer: Offer, ours: Ours) -> list[str]:
+    lines = []
+    for index, address in enumerate(ours.addresses):
+        # RFC 8445 §5.1.2: type preference 126 (host), local preference falls with the order, component 1.
+        priority = 126 << 24 | (65535 - index) << 8 | 255
+        lines.append(f"a=candidate:{index + 1} 1 udp {priority} {address} {ours.port} typ host")
+    return [
+        *lines,
+        "a=end-of-candidates",
+        f"a=ice-ufrag:{ours.ufrag}",
+        f"a=ice-pwd:{ours.password}",
+        f"a=fingerprint:sha-256 {ours.fingerprint}",
+        "a=setup:passive",
+        "a=rtcp-mux",
+    ]
+
+
+def _head(ours: Ours, section: Section, formats: str) -> list[str]:
+    family = "IP6" if ":" in ours.addresses[0] else "IP4"
+    lines = [f"m={section.kind} {ours.port} {section.profile} {formats}", f"c=IN {family} {ours.addresses[0]}"]
+    return lines + ([f"a=mid:{section.mid}"] if section.mid and _MID.match(section.mid) else [])
+
+
+def _audio(offer: Offer, ours: Ours, section: Section) -> list[str]:
+    opus = offer.payload_type
+    extensions = []
+    for uri, (number, direction) in offer.extensions.items():
+        mine = {"sendonly": "/recvonly", "recvonly": "/sendonly", "inactive": "/inactive"}.get(direction, "")
+        extensions.append(f"a=extmap:{number}{mine} {uri}")
+    return [
+        *_head(ours, section, str(opus)),
+        *_transport(offer, ours),
+        *extensions,
+        f"a={offer.direction}",
+        f"a=rtpmap:{opus} opus/48000/2",
+        f"a=fmtp:{opus} minptime=10;useinbandfec=1;usedtx=1",
+        "a=msid:eyvan stage",
+        f"a=ssrc:{ours.ssrc} cname:{ours.cname}",
+        f"a=ssrc:{ours.ssrc} msid:eyvan stage",
+    ]
+
+
+def _inactive(offer: Offer, ours: Ours, section: Section) -> list[str]:
+    first = section.formats[0]
+    described = [f"a=rtpmap:{each}" for each in section.attributes.get("rtpmap", []) if each.split(" ")[0] == first]
+    described += [f"a=fmtp:{each}" for each in section.attributes.get("fmtp", []) if each.split(" ")[0] == first]
+    return [*_head(ours, section, first), *_transport(offer, ours), "a=inactive", *described]

@@ -1,0 +1,118 @@
+"""STUN as an ICE-lite agent needs it: read a Binding request or response, write ours (RFC 8489, RFC 8445).
+
+A message without a right MESSAGE-INTEGRITY and FINGERPRINT gives None; nothing is kept of it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import ipaddress
+import os
+import struct
+from dataclasses import dataclass
+
+COOKIE = 0x2112_A442
+_REQUEST, _RESPONSE, _ERROR = 0x0001, 0x0101, 0x0111
+_USERNAME, _INTEGRITY, _ERROR_CODE, _XOR_MAPPED = 0x0006, 0x0008, 0x0009, 0x0020
+_PRIORITY, _USE_CANDIDATE, _FINGERPRINT, _CONTROLLED, _CONTROLLING = 0x0024, 0x0025, 0x8028, 0x8029, 0x802A
+_FINGERPRINT_XOR = 0x5354_554E
+MAX_SIZE = 1280
+"""Bytes; a longer STUN message than a minimum-MTU packet is no connectivity check."""
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A STUN message whose FINGERPRINT is right. ``integrity_at``: where MESSAGE-INTEGRITY begins."""
+
+    kind: int
+    transaction: bytes
+    username: str
+    use_candidate: bool
+    controlled: bool
+    integrity_at: int
+    data: bytes
+
+    @property
+    def is_request(self) -> bool:
+        return self.kind == _REQUEST
+
+    @property
+    def is_response(self) -> bool:
+        return self.kind == _RESPONSE
+
+    def signed_by(self, password: bytes) -> bool:
+        """Whether MESSAGE-INTEGRITY holds (RFC 8489 §14.5: the length counts up to its end)."""
+        at = self.integrity_at
+        text = self.data[:2] + struct.pack("!H", at + 24 - 20) + self.data[4:at]
+        return hmac.compare_digest(hmac.digest(password, text, "sha1"), self.data[at + 4 : at + 24])
+
+
+def parse(data: bytes) -> Message | None:
+    """A Binding message with FINGERPRINT and MESSAGE-INTEGRITY in place, else None."""
+    if not 20 <= len(data) <= MAX_SIZE or len(data) % 4:
+        return None
+    kind, length, cookie = struct.unpack_from("!HHI", data)
+    if cookie != COOKIE or length != len(data) - 20 or kind not in (_REQUEST, _RESPONSE, _ERROR):
+        return None
+    username, use_candidate, controlled, integrity_at, fingerprinted = "", False, False, 0, False
+    at = 20
+    while at + 4 <= len(data) and not fingerprinted:
+        name, size = struct.unpack_from("!HH", data, at)
+        value = data[at + 4 : at + 4 + size]
+        if len(value) != size:
+            return None
+        if name == _FINGERPRINT:
+            crc = binascii.crc32(data[:at]) ^ _FINGERPRINT_XOR
+            if size != 4 or at + 8 != len(data) or value != crc.to_bytes(4, "big"):
+                return None
+            fingerprinted = True
+        elif not integrity_at:  # what follows MESSAGE-INTEGRITY is not covered by it and is ignored
+            if name == _INTEGRITY and size == 20:
+                integrity_at = at
+            elif name == _USERNAME:
+                username = value.decode("ascii", "replace")
+            use_candidate = use_candidate or name == _USE_CANDIDATE
+            controlled = controlled or name == _CONTROLLED
+        at += 4 + size + -size % 4
+    if not fingerprinted or not integrity_at:
+        return None
+    return Message(kind, data[8:20], username, use_candidate, controlled, integrity_at, data)
+
+
+def _attribute(name: int, value: bytes) -> bytes:
+    return struct.pack("!HH", name, len(value)) + value + bytes(-len(value) % 4)
+
+
+def _message(kind: int, transaction: bytes, attributes: bytes, password: bytes) -> bytes:
+    head = struct.pack("!HHI", kind, len(attributes) + 24, COOKIE) + transaction + attributes
+    head += _attribute(_INTEGRITY, hmac.digest(password, head, "sha1"))
+    head = head[:2] + struct.pack("!H", len(head) - 20 + 8) + head[4:]
+    return head + _attribute(_FINGERPRINT, (binascii.crc32(head) ^ _FINGERPRINT_XOR).to_bytes(4, "big"))
+
+
+def success(request: Message, source: Address, password: bytes) -> bytes:
+    """The answer to a check that holds, with the address it came from."""
+    packed = ipaddress.ip_address(source[0].split("%", 1)[0]).packed
+    mask = COOKIE.to_bytes(4, "big") + request.transaction
+    family = 1 if len(packed) == 4 else 2
+    mapped = struct.pack("!BBH", 0, family, source[1] ^ COOKIE >> 16)
+    mapped += bytes(a ^ b for a, b in zip(packed, mask, strict=False))
+    return _message(_RESPONSE, request.transaction, _attribute(_XOR_MAPPED, mapped), password)
+
+
+def role_conflict(request: Message, password: bytes) -> bytes:
+    """RFC 8445 §7.3.1.1: we are lite, so we stay controlled and the other side must control."""
+    reason = struct.pack("!HBB", 0, 4, 87) + b"Role Conflict"
+    return _message(_ERROR, request.transaction, _attribute(_ERROR_CODE, reason), password)
+
+
+def binding_request(username: str, password: bytes, *, controlling: bool = False, nominate: bool = False) -> bytes:
+    """A check of our own. We send one only to learn whether a new address wants what we send."""
+    attributes = _attribute(_USERNAME, username.encode())
+    attributes += _attribute(_CONTROLLING if controlling else _CONTROLLED, os.urandom(8))
+    attributes += _attribute(_PRIORITY, (0x6E7F_FFFF).to_bytes(4, "big"))
+    attributes += _attribute(_USE_CANDIDATE, b"") if nominate else b""
+    return _message(_REQUEST, os.urandom(12), attributes, password)

@@ -1,0 +1,375 @@
+"""A media worker: the process in which sound is received, mixed and sent. ``python -m bridge.media.worker FD``.
+
+The composition root of the child. One asyncio loop, no thread: it reads the control socket and the UDP port,
+and runs the 20 ms tick. It ends when the control socket closes, or the parent dies.
+
+    datagram ─▶ demultiplex (RFC 7983) ─▶ peer ─▶ voice          tick: voices ─▶ mixer ─▶ fan-out ─▶ datagrams
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import dataclasses
+import gc
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+
+from bridge.errors import Full, NotFound, Theirs
+from bridge.media import sdp, stun
+from bridge.media.control import (
+    CloseStage,
+    Connected,
+    Failed,
+    Gate,
+    GetStats,
+    Gone,
+    Join,
+    Leave,
+    LevelsNow,
+    Message,
+    Reply,
+    Start,
+    Started,
+    Stats,
+    WorkerCounters,
+    WorkerSettings,
+    encode,
+    error_to,
+    read,
+)
+from bridge.media.dtls import Identity
+from bridge.media.fanout import fan_out
+from bridge.media.mixer import Mixer, Voice
+from bridge.media.peer import Peer
+from bridge.media.stun import Address
+from bridge.media.udp import Port, announced
+
+log = logging.getLogger("eyvan.media")
+
+TICK_S = 0.02
+_CATCH_UP = 3  # ticks run at once after a stall; more are skipped, or the stall would grow
+_CARE_TICKS = 50  # every peer's timers are looked at once a second, a fiftieth of them each tick
+_URGENT_TICKS = 5  # … and those in a handshake each 100 ms
+_LATENESS = 3000
+_MAX_PENDING_OUT = 1 << 20  # bytes waiting for the control process; levels are dropped beyond it
+
+
+class Stage:
+    """The peers of one stage and their mixer."""
+
+    def __init__(self, name: str, bitrate: int) -> None:
+        self.name = name
+        self.mixer = Mixer(bitrate)
+        self.peers: dict[str, Peer] = {}
+        self.leaving: list[Voice] = []  # whose last 10 ms fade out in the next tick
+
+
+class Worker:
+    """Owns the port, the tick's timer and all peers. ``emit`` takes what the control process is told."""
+
+    def __init__(self, settings: WorkerSettings, emit: Callable[[Message], None]) -> None:
+        """Raises OSError (port taken) or ValueError (nothing to announce)."""
+        self.settings = settings
+        self.identity = Identity()
+        self._emit = emit
+        self._port = Port(settings.bind, settings.port)
+        self.port = self._port.port
+        self.addresses = announced(settings.bind, settings.announce, self._port.families)
+        self._peers: dict[str, Peer] = {}
+        self._stages: dict[str, Stage] = {}
+        self._by_ufrag: dict[str, Peer] = {}
+        self._by_address: dict[Address, Peer] = {}
+        self._tick = 0
+        self._began = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._lateness: deque[float] = deque(maxlen=_LATENESS)
+        self._skipped = self._tick_errors = self._stun_refused = self._junk = self._encodes_gone = 0
+        self._logged_at = 0.0
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._port.start(self._on_datagram)
+        self._timer = self._loop.call_at(self._began + TICK_S, self._on_timer)
+
+    def close(self) -> None:
+        """BYE and close_notify to all. Harmless twice."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for peer in list(self._peers.values()):
+            self._remove(peer)
+        self._port.close()
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def handle(self, request: Message) -> Reply | None:
+        """Do what the control process asks; an error of theirs goes into the reply."""
+        try:
+            match request:
+                case Join():
+                    peer = self._join(request)
+                    return Reply(request.id, sdp=peer.answer(self.addresses, self.port), csrc=peer.csrc)
+                case Gate():
+                    self._gate(request)
+                case Leave():
+                    if request.peer in self._peers:
+                        self._remove(self._peers[request.peer])
+                case CloseStage():
+                    for peer in list(
+                        self._stages[request.stage].peers.values() if request.stage in self._stages else ()
+                    ):
+                        self._remove(peer)
+                case GetStats():
+                    return Reply(request.id, stats=dataclasses.asdict(self.stats()))
+                case _:
+                    return None
+            return Reply(request.id)
+        except Theirs as error:
+            return Reply(getattr(request, "id", 0), error=error_to(error))
+
+    def _join(self, request: Join) -> Peer:
+        now = self._loop.time()
+        offer = sdp.parse(request.offer)
+        known = self._peers.get(request.peer)
+        is_known = known is not None and (known.stage, known.owner) == (request.stage, request.owner)
+        if known is not None and is_known and known.is_same_connection(offer):
+            known.renew(offer, now)
+            known.gate(hear=request.hear, speak=request.speak, now=now)
+            return known
+        if known is None and len(self._peers) >= self.settings.max_peers:
+            raise Full(f"this relay takes {self.settings.max_peers} connections at once", retry_after_ms=10_000)
+        csrc = known.csrc if known is not None and known.stage == request.stage else 0
+        if known is not None:
+            self._remove(known)
+        stage = self._stages.get(request.stage)
+        if stage is None:
+            stage = self._stages[request.stage] = Stage(request.stage, self.settings.bitrate)
+        taken = {peer.csrc for peer in stage.peers.values()}
+        while csrc == 0 or csrc in taken:
+            csrc = secrets.randbits(32)
+        peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now)
+        self._peers[request.peer] = stage.peers[request.peer] = peer
+        peer.gate(hear=request.hear, speak=request.speak, now=now)
+        return peer
+
+    def _gate(self, request: Gate) -> None:
+        peer = self._peers.get(request.peer)
+        if peer is None:
+            raise NotFound(f"peer {request.peer} is not connected to the relay")
+        peer.gate(hear=request.hear, speak=request.speak, now=self._loop.time())
+
+    def _remove(self, peer: Peer) -> None:
+        peer.voice.shut(self._loop.time())
+        peer.close()
+        self._peers.pop(peer.name, None)
+        stage = self._stages.get(peer.stage)
+        if stage is None:
+            return
+        stage.peers.pop(peer.name, None)
+        stage.leaving.append(peer.voice)
+        if not stage.peers:
+            self._encodes_gone += stage.mixer.encodes
+            del self._stages[peer.stage]
+
+    # -- Hub: what peers ask ---------------------------------------------------------------------
+
+    def send(self, datagram: bytes, address: Address) -> None:
+        self._port.send(datagram, address)
+
+    def ufrag_of(self, ufrag: str, peer: Peer | None) -> None:
+        if peer is None:
+            self._by_ufrag.pop(ufrag, None)
+        else:
+            self._by_ufrag[ufrag] = peer
+
+    def address_of(self, address: Address, peer: Peer) -> None:
+        self._by_address[address] = peer
+
+    def forget_address(self, address: Address, peer: Peer) -> None:
+        if self._by_address.get(address) is peer:
+            del self._by_address[address]
+
+    def connected(self, peer: Peer) -> None:
+        self._emit(Connected(peer.name))
+
+    def gone(self, peer: Peer, reason: str) -> None:
+        if self._peers.get(peer.name) is peer:
+            self._remove(peer)
+            self._emit(Gone(peer.name, reason))
+
+    # -- datagrams -------------------------------------------------------------------------------
+
+    def _on_datagram(self, data: bytes, address: Address) -> None:
+        """RFC 7983 §7: the first byte tells the protocol."""
+        first = data[0] if data else 255
+        try:
+            if first < 4:
+                if not self._on_stun(data, address):
+                    self._stun_refused += 1
+                return
+            peer = self._by_address.get(address)
+            if peer is None:
+                self._junk += 1
+            elif 128 <= first <= 191:
+                peer.on_srtp(data, self._loop.time())
+            elif 20 <= first <= 63:
+                peer.on_dtls(data, self._loop.time())
+            else:
+                self._junk += 1
+        except Exception:
+            self._defect("a datagram")
+
+    def _on_stun(self, data: bytes, address: Address) -> bool:
+        message = stun.parse(data)
+        if message is None:
+            return False
+        if message.is_request:
+            peer = self._by_ufrag.get(message.username.partition(":")[0])
+            return peer is not None and peer.on_check(message, address, self._loop.time())
+        peer = self._by_address.get(address)
+        if peer is not None and message.is_response:
+            peer.on_response(message, address, self._loop.time())
+        return peer is not None
+
+    # -- the tick --------------------------------------------------------------------------------
+
+    def _on_timer(self) -> None:
+        now = self._loop.time()
+        behind = int((now - self._began) / TICK_S) - self._tick
+        if behind > _CATCH_UP:
+            self._skipped += behind - _CATCH_UP
+            self._tick += behind - _CATCH_UP
+        while now >= (due := self._began + (self._tick + 1) * TICK_S):
+            self._tick += 1
+            self._lateness.append(now - due)
+            self._run_tick(due)
+        self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _run_tick(self, now: float) -> None:
+        for stage in list(self._stages.values()):
+            try:
+                self._mix(stage, now)
+            except Exception:
+                self._defect(f"stage {stage.name}")
+        self._care_for_peers()
+
+    def _mix(self, stage: Stage, now: float) -> None:
+        peers = stage.peers.values()
+        voices = [peer.voice for peer in peers if peer.speak or peer.voice.fading]
+        voices += stage.leaving
+        stage.leaving = []
+        output = stage.mixer.tick(voices, now)
+        fan_out((peer.sender for peer in peers), output, self._tick, self._port.send)
+        levels = stage.mixer.levels(voices)
+        if levels is not None:
+            self._emit(LevelsNow(stage.name, {str(csrc): level for csrc, level in levels.items()}))
+
+    def _care_for_peers(self) -> None:
+        now = self._loop.time()
+        peers = list(self._peers.values())
+        chosen = peers[self._tick % _CARE_TICKS :: _CARE_TICKS]
+        if self._tick % _URGENT_TICKS == 0:
+            chosen += [peer for peer in peers if peer.wants_care]
+        for peer in chosen:
+            try:
+                if not peer.is_closed:
+                    peer.look_after(now, self._tick)
+            except Exception:
+                self._defect(f"peer {peer.name}")
+
+    def _defect(self, where: str) -> None:
+        """Whatever happens, the tick goes on; at most one traceback each ten seconds."""
+        self._tick_errors += 1
+        if self._loop.time() - self._logged_at > 10 or not self._logged_at:
+            self._logged_at = self._loop.time()
+            log.exception("defect in the relay at %s; sound goes on without it", where)
+
+    def stats(self) -> Stats:
+        late = sorted(self._lateness) or [0.0]
+        counters = WorkerCounters(
+            pid=os.getpid(),
+            port=self.port,
+            peers=len(self._peers),
+            stages=len(self._stages),
+            ticks=self._tick,
+            ticks_skipped=self._skipped,
+            late_p50_ms=round(1000 * late[len(late) // 2], 2),
+            late_p99_ms=round(1000 * late[int(0.99 * (len(late) - 1))], 2),
+            tick_errors=self._tick_errors,
+            encodes=self._encodes_gone + sum(each.mixer.encodes for each in self._stages.values()),
+            stun_refused=self._stun_refused,
+            junk=self._junk,
+            send_errors=self._port.send_errors,
+            cpu_s=time.process_time(),
+        )
+        return Stats(counters, {name: peer.stats() for name, peer in self._peers.items()})
+
+
+async def serve(control: socket.socket) -> int:
+    """Obey the control process until it closes the socket. Returns the exit status."""
+    reader, writer = await asyncio.open_connection(sock=control)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    first = await read(reader)
+    if not isinstance(first, Start):
+        return 1
+
+    def emit(message: Message) -> None:
+        if isinstance(message, LevelsNow) and writer.transport.get_write_buffer_size() > _MAX_PENDING_OUT:
+            return
+        writer.write(encode(message))
+
+    try:
+        worker = Worker(first.settings, emit)
+    except (OSError, ValueError) as error:
+        where = f"{first.settings.bind or 'all addresses'}, UDP port {first.settings.port}"
+        emit(Failed(f"media cannot listen on {where}: {error}"))
+        await writer.drain()
+        return 1
+    worker.start()
+    gc.freeze()  # what is loaded now stays: full collections need not look at it
+    emit(Started(worker.port, worker.addresses))
+    requests = asyncio.create_task(_obey(worker, reader, emit))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((requests, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        requests.cancel()
+        stopping.cancel()
+        await asyncio.gather(requests, stopping, return_exceptions=True)
+        worker.close()
+        writer.close()
+    return 0
+
+
+async def _obey(worker: Worker, reader: asyncio.StreamReader, emit: Callable[[Message], None]) -> None:
+    while (request := await read(reader)) is not None:
+        reply = worker.handle(request)
+        if reply is not None:
+            emit(reply)
+
+
+def _die_with_parent(parent: int) -> None:
+    """prctl(2) PR_SET_PDEATHSIG: SIGTERM when the control process dies, however it dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the control process tells us
+    _die_with_parent(int(sys.argv[2]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    sys.exit(asyncio.run(serve(socket.socket(fileno=int(sys.argv[1])))))
+
+
+if __name__ == "__main__":
+    main()
