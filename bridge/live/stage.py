@@ -13,6 +13,7 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bridge.errors import BadInput, EyvanError, Full, MatrixRefused, NotFound, Refused, Unavailable
@@ -21,7 +22,7 @@ from bridge.live import card, saved
 from bridge.live.lanes import Courier, Reader, Writer
 from bridge.live.ports import Answer as MediaAnswer
 from bridge.live.ports import Clock, JsonObject, Matrix, Media, Page, Store
-from bridge.live.view import SHUT, Gate, View, Voice, build, gate_for, me, without_names
+from bridge.live.view import SHUT, Gate, Me, View, Voice, build, gate_for, me, without_names
 from bridge.rules import effects as fx
 from bridge.rules import inputs
 from bridge.rules.authority import Policy
@@ -35,7 +36,21 @@ from bridge.text import Lang, say
 log = logging.getLogger(__name__)
 
 INBOX = 20_000
+SEAT_KEPT_S = 15.0  # a page whose WebSocket broke keeps its seat and its sound for so long
 SHOW_EVERY_S = 0.1  # pages whose own place did not change are shown news at most this often
+
+
+class _NoPage:
+    """In a seat whose WebSocket broke: the gate still holds for it, and nothing is shown."""
+
+    def show(self, view: View, me: Me) -> None: ...
+    def levels(self, levels: Mapping[int, int]) -> None: ...
+    def notice(self, key: str, by_name: str) -> None: ...
+    def sound_lost(self) -> None: ...
+    def bye(self, reason: str) -> None: ...
+
+
+_NO_PAGE = _NoPage()
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +64,7 @@ class Seat:
     csrc: int | None = None
     mic_on: bool = False
     gate: Gate = SHUT  # as the relay last confirmed it
-    shown: tuple[Any, Any] | None = None
+    away: asyncio.TimerHandle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +168,8 @@ class LiveStage:
         self._put(lambda: self._microphone(session, page, on))
 
     def rise(self, session: SessionId, page: Page) -> None:
-        """The page went."""
-        self._put(lambda: self._rise(session, page))
+        """The page's socket closed. It may be back in a moment: its seat and its sound are kept for SEAT_KEPT_S."""
+        self._put(lambda: self._step_out(session, page))
 
     def peer_gone(self, peer: PeerId) -> None:
         self._put(lambda: self._peer_gone(peer))
@@ -179,6 +194,8 @@ class LiveStage:
                 future.set_exception(Unavailable("the stage is closing"))
         for seat in self._seats.values():
             seat.page.bye(reason)
+            if seat.away is not None:
+                seat.away.cancel()
         self._seats.clear()
         if self.stage_id:
             with contextlib.suppress(EyvanError):
@@ -290,6 +307,8 @@ class LiveStage:
         """This person may not be here (any more): by the state, not by courtesy of the page."""
         ended = not self._state.live
         self._seats.pop(seat.session, None)
+        if seat.away is not None:
+            seat.away.cancel()
         if seat.peer:
             with contextlib.suppress(EyvanError):
                 await self._world.media.leave(seat.peer)
@@ -305,13 +324,16 @@ class LiveStage:
     async def _sit(self, session: SessionId, user: UserId | None, page: Page) -> None:
         if not self._state.may_hear(user):
             raise Refused("no-stage" if not self._state.live else "guests-closed" if user is None else "not-in-room")
-        old = self._seats.get(session)
-        if old is not None:
-            old.page.bye("elsewhere")
-            await self._rise(session, old.page)
-        seat = self._seats[session] = Seat(session, user, page)
-        if user is not None:
-            self._state, _ = reduce(self._state, Present(user, 1), self._world.clock.now_ms())
+        seat = self._seats.get(session)
+        if seat is not None:
+            seat.page.bye("elsewhere")
+            seat.page, seat.mic_on = page, False
+            if seat.away is not None:
+                seat.away.cancel()
+        else:
+            seat = self._seats[session] = Seat(session, user, page)
+            if user is not None:
+                self._state, _ = reduce(self._state, Present(user, 1), self._world.clock.now_ms())
         self._show({seat})
 
     def _seat(self, session: SessionId, page: Page) -> Seat:
@@ -338,6 +360,14 @@ class LiveStage:
         if seat is not None and seat.page is page and seat.mic_on != on:
             seat.mic_on = on
             self._show({seat})
+
+    async def _step_out(self, session: SessionId, page: Page) -> None:
+        seat = self._seats.get(session)
+        if seat is None or seat.page is not page:
+            return
+        seat.page = _NO_PAGE
+        rise = partial(self._rise, session, _NO_PAGE)
+        seat.away = asyncio.get_running_loop().call_later(SEAT_KEPT_S, self._put, rise)
 
     async def _rise(self, session: SessionId, page: Page) -> None:
         seat = self._seats.get(session)

@@ -1,0 +1,233 @@
+"""Routes, security headers, limits, static files. One origin, works under a sub-path behind a reverse proxy.
+
+=============================  ===============================================================
+``GET /s/{stage}``             the page; its files under ``/s/``
+``POST /api/v1/sessions``      link or guest → session
+``GET /api/v1/socket``         the page's WebSocket; the session is its first frame, never in a URL
+=============================  ===============================================================
+
+Refusals are ``{errcode, error, reason?, retry_after_ms?}`` in Matrix's form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from bridge.config import WebConfig
+from bridge.errors import BadInput, BadToken, EyvanError, Full, NotFound, Refused
+from bridge.identity.links import LinkSigner, SessionClaims, device_hash, new_device
+from bridge.ids import new_session_id, parse_stage
+from bridge.live.ports import Clock, Store
+from bridge.live.rooms import Rooms
+from bridge.live.stage import LiveStage
+from bridge.text import say
+from bridge.web import messages as m
+from bridge.web.session import PageSession
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+MAX_BODY = 16 * 1024  # bytes
+GUEST_HOURS = 12
+_SIGN_INS_A_MINUTE = 60  # for one source address; whole mobile carriers sit behind one
+_SOURCES = 10_000  # the least recent is forgotten
+
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; "
+    "img-src 'self' data: blob:; connect-src 'self' ws: wss:; media-src 'self' blob: mediastream:; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _CSP,
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), display-capture=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Sources:
+    """Sign-ins for each source address in the last minute, by token bucket. Bounded."""
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, source: str, now: float) -> None:
+        """Raises Full."""
+        tokens, at = self._buckets.pop(source, (float(_SIGN_INS_A_MINUTE), now))
+        tokens = min(float(_SIGN_INS_A_MINUTE), tokens + (now - at) * _SIGN_INS_A_MINUTE / 60)
+        self._buckets[source] = (max(0.0, tokens - 1), now)
+        if len(self._buckets) > _SOURCES:
+            self._buckets.popitem(last=False)
+        if tokens < 1:
+            raise Full("too many sign-ins from this address; wait a moment", 5_000)
+
+
+class WebServer:
+    """The page's origin. ``start`` listens, ``close`` ends every socket; harmless twice."""
+
+    def __init__(
+        self, config: WebConfig, rooms: Rooms, store: Store, signer: LinkSigner, clock: Clock, prefix: str
+    ) -> None:
+        self._config, self._rooms, self._store, self._signer = config, rooms, store, signer
+        self._clock, self._prefix = clock, prefix
+        self._sources = _Sources()
+        self._proxies = [ipaddress.ip_network(each, strict=False) for each in config.trusted_proxies]
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[_answers])
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/s/{stage:[A-Za-z0-9_-]{16,43}}", self._index),
+                web.get("/s/{file:.+}", self._file),
+                web.post("/api/v1/sessions", self._sessions),
+                web.get("/api/v1/socket", self._socket),
+            ]
+        )
+        app.on_shutdown.append(self._hang_up)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._config.hostname, self._config.port).start()
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    async def _hang_up(self, _: web.Application) -> None:
+        await asyncio.gather(*(socket.close() for socket in list(self._sockets)), return_exceptions=True)
+
+    # -- files ---------------------------------------------------------------------------------
+
+    async def _index(self, request: web.Request) -> web.StreamResponse:
+        return self._static("index.html", "no-store")
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["file"]
+        kept = "public, max-age=31536000, immutable" if name.startswith("assets/") else "no-cache"
+        return self._static(name, kept)
+
+    def _static(self, name: str, cache: str) -> web.StreamResponse:
+        path = (STATIC / name).resolve()
+        if not path.is_relative_to(STATIC.resolve()) or not path.is_file():
+            raise NotFound("there is no such page")
+        return web.FileResponse(path, headers={**_HEADERS, "Cache-Control": cache})
+
+    # -- sign in -------------------------------------------------------------------------------
+
+    def _source(self, request: web.Request) -> str:
+        """The address the request came from; a proxy's word counts only from a trusted proxy."""
+        source = request.remote or ""
+        forwarded = [each.strip() for each in request.headers.get("X-Forwarded-For", "").split(",") if each.strip()]
+        while forwarded and self._is_proxy(source):
+            source = forwarded.pop()
+        return source
+
+    def _is_proxy(self, source: str) -> bool:
+        try:
+            address = ipaddress.ip_address(source)
+        except ValueError:
+            return False
+        return any(address in network for network in self._proxies)
+
+    async def _sessions(self, request: web.Request) -> web.StreamResponse:
+        self._sources.take(self._source(request), asyncio.get_running_loop().time())
+        try:
+            body = await request.json()
+        except (ValueError, RecursionError):
+            raise BadInput("body", "no JSON", "send a JSON object") from None
+        wish = m.decode_open(body)
+        opened = await (self._by_link(wish) if wish.link is not None else self._as_guest(wish))
+        return web.json_response(m.encode(opened), headers={"Cache-Control": "no-store"})
+
+    async def _by_link(self, wish: m.OpenSession) -> m.SessionOpened:
+        now = self._clock.now_ms()
+        link = self._signer.verify(wish.link, now)
+        if link.user is None:
+            raise BadToken("unknown", "this link names nobody")
+        if link.issued_ms <= await self._store.links_revoked_before(link.user, link.room):
+            raise BadToken("revoked", "this link was revoked; ask the bot for a new one")
+        stage = self._rooms.of_room(link.room)
+        if stage is None or stage.stage_id != link.stage:
+            raise BadToken("expired", "the stage of this link is over")
+        if not stage.state.may_hear(link.user):
+            if not stage.state.live:
+                raise BadToken("expired", "the stage of this link is over")
+            raise BadToken("membership", "you are not in the room of this stage (any more)")
+        device = wish.device or new_device()
+        hashed = device_hash(device)
+        if not await self._store.open_link(link.id, hashed, link.expires_ms, self._config.link_devices):
+            raise BadToken("devices", "this link is open on other devices already; ask the bot for a new one")
+        claims = SessionClaims(new_session_id(), link.user, link.room, link.stage, link.id, hashed)
+        token = self._signer.make_session(claims, now, link.expires_ms)
+        return m.SessionOpened(token, device, link.stage, link.expires_ms, link.user)
+
+    async def _as_guest(self, wish: m.OpenSession) -> m.SessionOpened:
+        stage_id = parse_stage(wish.guest, "guest")
+        stage: LiveStage | None = self._rooms.of_stage(stage_id)
+        if stage is None or not stage.state.live:
+            raise NotFound("there is no such stage, or it is over")
+        if not stage.state.may_hear(None):
+            raise Refused("guests-closed")
+        now = self._clock.now_ms()
+        expires = now + GUEST_HOURS * 3_600_000
+        claims = SessionClaims(new_session_id(), None, stage.room, stage_id)
+        return m.SessionOpened(self._signer.make_session(claims, now, expires), None, stage_id, expires, None)
+
+    # -- the socket ----------------------------------------------------------------------------
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(heartbeat=20, max_msg_size=m.MAX_FRAME)
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        try:
+            await PageSession(self._rooms, self._signer, self._clock.now_ms(), self._prefix).run(socket)
+        finally:
+            self._sockets.discard(socket)
+            if not socket.closed:
+                await socket.close()
+        return socket
+
+
+@web.middleware
+async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors as answers; nothing of ours leaks."""
+    try:
+        return await handler(request)
+    except EyvanError as error:
+        return _refusal(request, error)
+    except web.HTTPException as error:
+        body = m.ErrorBody("M_UNRECOGNIZED" if error.status == 404 else "M_UNKNOWN", error.reason)
+        return web.json_response(m.encode(body), status=error.status, headers=_HEADERS)
+    except (asyncio.CancelledError, ConnectionError):
+        raise
+    except Exception:
+        number = secrets.token_hex(4)
+        log.exception("request %s %s failed (%s)", request.method, request.path, number)
+        body = m.ErrorBody("M_UNKNOWN", f"something went wrong on the server ({number})")
+        return web.json_response(m.encode(body), status=500, headers=_HEADERS)
+
+
+def _refusal(request: web.Request, error: EyvanError) -> web.StreamResponse:
+    text = str(error)
+    if isinstance(error, Refused):
+        persian = request.headers.get("Accept-Language", "").startswith("fa")
+        text = say("fa" if persian else "en", error.reason, **{"prefix": "!", **error.args_for_text})
+    reason = error.reason if isinstance(error, BadToken) else None
+    retry = error.retry_after_ms if isinstance(error, Full) else None
+    body = m.ErrorBody(error.errcode, text, reason, retry)
+    status = error.status if error.status < 600 else 500
+    return web.json_response(m.encode(body), status=status, headers=_HEADERS)
