@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -17,7 +18,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ _START_LIMIT_S = 120  # a first start makes the database: 8 s on an idle core, f
 _STOP_LIMIT_S = 15
 _LOG_TAIL = 2_000  # characters
 _PLENTY = {"per_second": 10_000, "burst_count": 10_000}
+
+# The distribution's version: synapse.__version__ has the branch of a git checkout around it added.
+_PROBE = f"""
+import importlib.metadata, sys, synapse.app
+sys.exit(importlib.metadata.version("matrix-synapse") != {SYNAPSE_VERSION!r})
+"""
 
 # Runs in the child before Synapse: PR_SET_PDEATHSIG (prctl(2), option 1) outlives exec, so that Synapse is killed
 # with us however we end. The parent may be gone before the call, hence the second look.
@@ -63,18 +70,37 @@ async def ensure_synapse(venv: Path, progress: Callable[[str], None]) -> Path:
 
     ``progress`` is called with what is being done now, one short sentence. Raises ConfigError with the remedy."""
     python = venv / "bin" / "python"
-    probe = f"import synapse; raise SystemExit(synapse.__version__ != {SYNAPSE_VERSION!r})"
-    if python.exists() and (await _run(str(python), "-c", probe))[0] == 0:
-        return python
-    progress(f"making {venv}")
-    code, output = await _run(sys.executable, "-m", "venv", "--clear", str(venv))
-    if code:
-        raise ConfigError(f"{venv}: python -m venv failed ({output}); apt install python3-venv")
-    progress(f"installing Synapse {SYNAPSE_VERSION} (about a minute, once)")
-    code, output = await _run(str(python), "-m", "pip", "install", "-q", f"matrix-synapse=={SYNAPSE_VERSION}")
-    if code:
-        raise ConfigError(f"pip install matrix-synapse=={SYNAPSE_VERSION} failed ({output}); is an index reachable?")
+    async with _alone(venv.with_name(venv.name + ".lock"), progress):
+        if python.exists() and (await _run(str(python), "-c", _PROBE))[0] == 0:
+            return python
+        progress(f"making {venv}")
+        code, output = await _run(sys.executable, "-m", "venv", "--clear", str(venv))
+        if code:
+            raise ConfigError(f"{venv}: python -m venv failed ({output}); apt install python3-venv")
+        package = f"matrix-synapse=={SYNAPSE_VERSION}"
+        progress(f"installing Synapse {SYNAPSE_VERSION} (about a minute, once)")
+        code, output = await _run(str(python), "-m", "pip", "install", "-q", package)
+        if code:
+            raise ConfigError(f"pip install {package} failed ({output}); is a package index reachable?")
     return python
+
+
+@contextlib.asynccontextmanager
+async def _alone(lock: Path, progress: Callable[[str], None]) -> AsyncIterator[None]:
+    """Two demos that start at once must not make the same venv; the lock goes with its holder's end (flock(2))."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    progress("waiting for another start that installs Synapse")
+                    told = True
+                await asyncio.sleep(0.2)
+        yield
 
 
 async def _run(*command: str) -> tuple[int, str]:
@@ -193,7 +219,7 @@ class LocalSynapse:
         }
         return {
             "version": 1,
-            "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(request)s %(message)s"}},
+            "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
             "handlers": {"file": handler},
             "root": {"level": "INFO", "handlers": ["file"]},
             "disable_existing_loggers": False,
