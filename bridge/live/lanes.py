@@ -197,7 +197,7 @@ class Writer:
         if isinstance(wish, KickMember):
             await self._matrix.kick(self._room, wish.user, wish.reason)
             return None
-        return await self._matrix.write_state(self._room, wish.kind, wish.key, wish.content)
+        return await self._matrix.write_state(self._room, wish.kind, wish.key, wish.content, urgent=wish.urgent)
 
 
 class Courier:

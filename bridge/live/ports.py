@@ -31,7 +31,10 @@ class Matrix(Protocol):
     async def read_state(self, room: RoomId, kind: str, key: str) -> JsonObject | None:
         """The current state event, whole (with ``event_id`` and ``sender``), or None where there is none."""
 
-    async def write_state(self, room: RoomId, kind: str, key: str, content: JsonObject) -> EventId: ...
+    async def write_state(
+        self, room: RoomId, kind: str, key: str, content: JsonObject, *, urgent: bool = False
+    ) -> EventId:
+        """``urgent``: it writes down a cut, and passes by the rate limit."""
 
     async def send(self, room: RoomId, text: str, html: str, *, reply_to: EventId | None, txn: str) -> EventId:
         """A notice in the room. ``txn`` makes a retry harmless (client-server API, "Transaction identifiers")."""
@@ -53,8 +56,8 @@ class Matrix(Protocol):
 
     async def joined_rooms(self) -> Sequence[RoomId]: ...
 
-    async def ping(self) -> None:
-        """Appservice ping (MSC2659): the homeserver comes back to us and sends at once what it held back."""
+    async def ping(self) -> int:
+        """Appservice ping (MSC2659), ms: the homeserver comes back to us and sends at once what it held back."""
 
 
 class Media(Protocol):

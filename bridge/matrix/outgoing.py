@@ -117,8 +117,12 @@ class Outgoing:
     async def whoami(self) -> UserId:
         return UserId((await self._api.request(Method.GET, f"{CLIENT}/account/whoami"))["user_id"])
 
-    async def ping(self) -> int:
-        """Have the homeserver ping us back (MSC2659); returns the round trip in milliseconds.
+    async def ping(self) -> None:
+        """Have the homeserver ping us back and send what it held back. Raises as ``ping_ms``."""
+        await self.ping_ms()
+
+    async def ping_ms(self) -> int:
+        """Appservice ping (MSC2659); returns the homeserver's way to us and back in milliseconds.
 
         A successful ping also ends the back-off of up to 512 s in which Synapse keeps transactions to itself after
         we were away (PR 18521). Tried once. Raises MatrixRefused (also for the 502 and 504 that say how *it* failed
@@ -201,6 +205,15 @@ class Outgoing:
         A failure is logged: the next edit shows the truth again."""
         self._edits.put((room, event), (text, html))
 
+    async def react(self, room: RoomId, event: EventId, key: str) -> None:
+        """A reaction of the bot (``m.annotation``); one that is there already is fine."""
+        content = {"m.relates_to": {"rel_type": "m.annotation", "event_id": event, "key": key}}
+        try:
+            await self._api.request(Method.PUT, _room(room, "send", "m.reaction", new_txn_id()), content)
+        except MatrixRefused as error:
+            if error.errcode != "M_DUPLICATE_ANNOTATION":
+                raise
+
     async def _write_edit(self, where: tuple[RoomId, EventId], words: tuple[str, str]) -> None:
         (room, event), (text, html) = where, words
         content = {
@@ -212,6 +225,16 @@ class Outgoing:
             await self._api.request(Method.PUT, _room(room, "send", "m.room.message", new_txn_id()), content)
         except EyvanError as error:
             log.warning("room %s: notice %s could not be edited: %s", room, event, error)
+
+    async def react(self, room: RoomId, event: EventId, key: str) -> None:
+        """A reaction of the bot; one that is there already is fine."""
+        relation = {"rel_type": "m.annotation", "event_id": event, "key": key}
+        path = _room(room, "send", "m.reaction", new_txn_id())
+        try:
+            await self._api.request(Method.PUT, path, {"m.relates_to": relation})
+        except MatrixRefused as error:
+            if error.errcode != "M_DUPLICATE_ANNOTATION":
+                raise
 
     async def tell(self, user: UserId, text: str, html: str) -> None:
         """A notice in the direct chat with ``user``, which is opened where there is none.

@@ -1,0 +1,195 @@
+"""Builds the control process from its parts and stops it in reverse order. No logic.
+
+Start: store → homeserver → relay → rooms (state first, gates second) → replay of the inbox → listeners → ping, which
+brings back a homeserver that had given us up for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Mapping
+
+from aiohttp import web
+
+from bridge.config import Config
+from bridge.errors import ConfigError, EyvanError
+from bridge.identity.links import LinkSigner
+from bridge.ids import PeerId, RoomId, StageId, UserId
+from bridge.live.ports import InboxRow
+from bridge.live.rooms import Rooms
+from bridge.live.stage import World
+from bridge.matrix.commands import Translator
+from bridge.matrix.incoming import Incoming
+from bridge.matrix.outgoing import Outgoing
+from bridge.media.control import WorkerSettings
+from bridge.media.workers import Workers
+from bridge.rules.authority import Permission, Policy
+from bridge.store.store import DatabaseStore, open_store
+from bridge.telemetry import metrics
+from bridge.web.health import HealthServer
+from bridge.web.server import WebServer
+
+log = logging.getLogger(__name__)
+
+
+class WallClock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class _Ears:
+    """The relay's listener: made before the rooms it tells."""
+
+    rooms: Rooms
+
+    def peer_connected(self, peer: PeerId) -> None:
+        self.rooms.peer_connected(peer)
+
+    def peer_gone(self, peer: PeerId, reason: str) -> None:
+        self.rooms.peer_gone(peer, reason)
+
+    def levels(self, stage: StageId, levels: Mapping[int, int]) -> None:
+        self.rooms.levels(stage, levels)
+
+
+def policy_of(config: Config) -> Policy:
+    """The operator's rules as the rules of a stage know them."""
+    permissions = {"*": Permission.speak, config.homeserver.domain: Permission.host}
+    permissions |= {name: Permission(int(level)) for name, level in config.permissions.items()}
+    return Policy(
+        permissions=permissions,
+        speaker_limit=config.stage.speaker_limit,
+        guests=config.stage.guests,
+        hands=config.stage.hands,
+        empty_grace_ms=config.stage.empty_grace_s * 1000,
+    )
+
+
+class App:
+    """One control process. ``run`` until SIGINT or SIGTERM."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._clock = WallClock()
+        self._ready: str | None = "starting"
+
+    async def run(self) -> None:
+        """Raises ConfigError where the operator must act, other EyvanErrors where the start failed."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        async with contextlib.AsyncExitStack() as parts:
+            await self._start(parts)
+            self._ready = None
+            log.info("ready: %s", self._config.web.public_url)
+            await stop.wait()
+            self._ready = "stopping"
+            log.info("stopping")
+
+    async def _start(self, parts: contextlib.AsyncExitStack) -> None:
+        config = self._config
+        store = await open_store(config.database)
+        parts.push_async_callback(store.close)
+        outgoing = await self._homeserver(parts, store)
+        ears = _Ears()
+        workers = Workers(self._worker_settings(), ears)
+        parts.push_async_callback(workers.close)
+        await workers.start()
+        signer = LinkSigner(config.web.link_secret)
+        rooms = ears.rooms = Rooms(config.bot_user, policy_of(config), self._world(outgoing, workers, store, signer))
+        parts.push_async_callback(rooms.close)
+        incoming = self._incoming(store, rooms)
+        parts.push_async_callback(incoming.close)
+        rooms.last_transaction_ms = lambda: incoming.last_transaction_ms or 0
+        await rooms.start()
+        await incoming.replay()
+        await self._listen(parts, incoming, rooms, store, signer, workers)
+        try:
+            await outgoing.ping()
+        except EyvanError as error:
+            log.warning("the homeserver does not reach us at %s: %s", config.appservice.address, error)
+
+    async def _homeserver(self, parts: contextlib.AsyncExitStack, store: DatabaseStore) -> Outgoing:
+        own = self._config.appservice
+        outgoing = Outgoing(
+            self._config.homeserver.address,
+            own.as_token,
+            self._config.bot_user,
+            own.id,
+            store,
+            display_name=own.bot_displayname,
+        )
+        parts.push_async_callback(outgoing.close)
+        await outgoing.start()
+        return outgoing
+
+    def _worker_settings(self) -> WorkerSettings:
+        media = self._config.media
+        return WorkerSettings(media.bind, media.port, tuple(media.announce), media.max_peers, media.bitrate)
+
+    def _world(self, outgoing: Outgoing, workers: Workers, store: DatabaseStore, signer: LinkSigner) -> World:
+        config = self._config
+        public = config.web.public_url.rstrip("/")
+
+        def make_link(user: UserId, room: RoomId, stage: StageId) -> str:
+            token = signer.make(user, room, stage, self._clock.now_ms(), config.web.link_hours)
+            return f"{public}/s/{stage}#l={token}"
+
+        return World(
+            outgoing, workers, store, self._clock, make_link, config.bot.language, config.bot.command_prefix, public
+        )
+
+    def _incoming(self, store: DatabaseStore, rooms: Rooms) -> Incoming:
+        config = self._config
+        translator = Translator(config.bot_user, config.bot.command_prefix, config.homeserver.domain)
+
+        def deliver(room: RoomId, row: InboxRow) -> None:
+            rooms.deliver(room, row, translator.translate(row, self._clock.now_ms()))
+
+        return Incoming(config.appservice.hs_token, store, deliver, self._clock)
+
+    async def _listen(
+        self,
+        parts: contextlib.AsyncExitStack,
+        incoming: Incoming,
+        rooms: Rooms,
+        store: DatabaseStore,
+        signer: LinkSigner,
+        workers: Workers,
+    ) -> None:
+        config = self._config
+
+        async def metrics_text() -> str:
+            metrics.gauge("eyvan_transactions_total", "Transactions taken").set(incoming.transactions)
+            metrics.gauge("eyvan_events_malformed_total", "Events passed over").set(incoming.malformed)
+            return metrics.render()
+
+        page = WebServer(config.web, rooms, store, signer, self._clock, config.bot.command_prefix)
+        health = HealthServer(config.health, lambda: self._ready, metrics_text)
+        for part, where in ((page, config.web), (health, config.health)):
+            parts.push_async_callback(part.close)
+            await _open(part.start(), where.hostname, where.port)
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.add_routes(incoming.routes())
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
+        parts.push_async_callback(runner.cleanup)
+        await runner.setup()
+        own = config.appservice
+        await _open(web.TCPSite(runner, own.hostname, own.port).start(), own.hostname, own.port)
+
+
+async def _open(start: Awaitable[None], hostname: str, port: int) -> None:
+    """Raises ConfigError where the address cannot be listened on."""
+    try:
+        await start
+    except OSError as error:
+        raise ConfigError(f"{hostname}:{port} cannot be listened on ({error.strerror}); choose another port") from error
+
+
+async def run(config: Config) -> None:
+    await App(config).run()
