@@ -1,0 +1,385 @@
+"""``eyvan doctor``: what an operator would otherwise find out one failure at a time.
+
+It stands beside ``app.py``, not in one of the packages: like the composition root it needs all of them at once
+(configuration, store, homeserver, page, media port), and nobody imports it but ``__main__``. It changes nothing in
+the homeserver and leaves one value in the database.
+
+Each check is a function that returns one finding: ✓, ! (works, but look at it) or ✗ with the remedy.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import ipaddress
+import os
+import secrets
+import socket
+import stat
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Literal, TextIO
+from urllib.parse import urlsplit
+
+import aiohttp
+import ifaddr
+from aiohttp import web
+
+from bridge.config import Config, load_config
+from bridge.errors import ConfigError, EyvanError, shown
+from bridge.store import open_store
+
+STATIC = Path(__file__).parent / "web" / "static"
+_TIMEOUT_S = 15.0
+_CLOCK_S = 5.0
+_RESTART = "register with the present registration and restart the homeserver"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    mark: Literal["✓", "!", "✗"]
+    about: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.mark} {self.about}: {' '.join(self.text.split())}"
+
+
+def good(about: str, text: str) -> Finding:
+    return Finding("✓", about, text)
+
+
+def warn(about: str, text: str) -> Finding:
+    return Finding("!", about, text)
+
+
+def bad(about: str, text: str) -> Finding:
+    return Finding("✗", about, text)
+
+
+@dataclass(slots=True)
+class Patient:
+    """What the checks look at, and what an earlier one found out for a later one."""
+
+    path: Path
+    config: Config
+    http: aiohttp.ClientSession
+    static: Path
+    reached: bool = False
+    """The homeserver answered."""
+    offset_s: float | None = None
+    """The homeserver's clock minus ours."""
+    known: bool = False
+    """The homeserver took our token."""
+    running: bool = False
+    """Something, a running bridge most likely, listens in our place."""
+    pinged_with: list[str] = field(default_factory=list)
+    """Authorization headers that came to the listener of the way back."""
+
+
+async def run_doctor(
+    config_path: Path | str, env: Mapping[str, str] | None = None, out: TextIO | None = None, static: Path = STATIC
+) -> int:
+    """Print one line for each check; 0 where none failed, else 1."""
+    out = out or sys.stdout
+    path = Path(config_path)
+    try:
+        config = load_config(path, os.environ if env is None else env, need_secrets=False)
+    except ConfigError as fault:
+        out.write(f"{bad('configuration', str(fault))}\n")
+        return 1
+    findings = [good("configuration", f"{path} can be read")]
+    out.write(f"{findings[0]}\n")
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as http:
+        patient = Patient(path, config, http, static)
+        for check in CHECKS:
+            findings.append(await check(patient))
+            out.write(f"{findings[-1]}\n")
+            out.flush()
+    return 1 if any(each.mark == "✗" for each in findings) else 0
+
+
+# -- on this machine ----------------------------------------------------------------------------
+
+
+async def check_secrets(patient: Patient) -> Finding:
+    own, web_ = patient.config.appservice, patient.config.web
+    texts = {
+        "appservice.as_token": own.as_token,
+        "appservice.hs_token": own.hs_token,
+        "web.link_secret": web_.link_secret,
+    }
+    missing = [name for name, text in texts.items() if not text]
+    if missing:
+        return bad(
+            "secrets",
+            f"{', '.join(missing)} missing; tokens are made by `eyvan generate-registration`, "
+            "web.link_secret by `openssl rand -hex 32`",
+        )
+    weak = [name for name, text in texts.items() if len(set(text)) < 8]
+    if weak:
+        return bad("secrets", f"{', '.join(weak)} can be guessed; make another with `openssl rand -hex 32`")
+    if patient.path.stat().st_mode & stat.S_IROTH:
+        return warn("secrets", f"everybody on this machine can read {patient.path}; run: chmod o-r {patient.path}")
+    return good("secrets", "all there")
+
+
+async def check_database(patient: Patient) -> Finding:
+    token = secrets.token_hex(8)
+    try:
+        store = await open_store(patient.config.database)
+    except ConfigError as fault:
+        return bad("database", str(fault).removeprefix("database: "))
+    try:
+        await store.set_value("doctor", token)
+        found = await store.get_value("doctor")
+    except EyvanError as fault:
+        return bad("database", f"{fault}; see that it may be written and has room")
+    finally:
+        await store.close()
+    kind = "SQLite" if patient.config.database.startswith("sqlite") else "PostgreSQL"
+    if found != token:
+        return bad("database", f"{kind} gave back another value than was written; use a database of Eyvan's own")
+    return good("database", f"{kind} opened, written and read")
+
+
+async def check_udp(patient: Patient) -> Finding:
+    media = patient.config.media
+    where = f"UDP {media.bind} port {media.port}"
+    try:
+        with _bound(media.bind, media.port, socket.SOCK_DGRAM):
+            return good("sound port", f"{where} can be bound; see that the firewall lets it in")
+    except OSError as fault:
+        if fault.errno == errno.EADDRINUSE and patient.running:
+            return good("sound port", f"{where} is taken, by the running bridge it seems")
+        return bad("sound port", f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port")
+
+
+async def check_announce(patient: Patient) -> Finding:
+    media = patient.config.media
+    texts = media.announce or tuple(_own_addresses(media.bind))
+    if not texts:
+        return bad("addresses", "this machine has none but loopback; set media.announce to the one browsers reach")
+    addresses = [ipaddress.ip_address(text) for text in texts]
+    shown_ = ", ".join(texts)
+    unusable = [str(each) for each in addresses if each.is_unspecified or each.is_loopback or each.is_multicast]
+    if unusable:
+        return bad("addresses", f"no browser elsewhere reaches {', '.join(unusable)}; take it out of media.announce")
+    private = [each for each in addresses if each.is_private]
+    if private and media.port in (80, 443):
+        # libwebrtc's VerifyCandidate, which Chromium runs on each candidate.
+        return warn(
+            "addresses",
+            f"Chromium refuses port {media.port} at the private address {private[0]}; set media.port above 1023",
+        )
+    if len(private) == len(addresses):
+        return warn(
+            "addresses",
+            f"{shown_}: private, so only your own network reaches it; set media.announce to the address from outside",
+        )
+    return good("addresses", f"browsers are told {shown_}")
+
+
+async def check_page(patient: Patient) -> Finding:
+    if not (patient.static / "index.html").is_file():
+        return bad("page", f"there is no index.html in {patient.static}; build it with `make page`")
+    return good("page", "its files are there")
+
+
+async def check_public_url(patient: Patient) -> Finding:
+    url = patient.config.web.public_url
+    parts = urlsplit(url)
+    local = parts.hostname == "localhost" or (parts.hostname or "").endswith(".localhost")
+    with suppress(ValueError):
+        local = local or ipaddress.ip_address(parts.hostname or "").is_loopback
+    if parts.scheme != "https" and not local:
+        return bad("public URL", f"{url}: browsers give no microphone to a page without https; put it behind https")
+    if local:
+        return warn("public URL", f"{url} opens on this machine alone; set web.public_url to what people open")
+    return good("public URL", url)
+
+
+# -- the homeserver -----------------------------------------------------------------------------
+
+
+async def check_homeserver(patient: Patient) -> Finding:
+    address = patient.config.homeserver.address
+    before = time.time()
+    try:
+        async with patient.http.get(f"{address}/_matrix/client/versions") as answer:
+            body = await _json(answer)
+            date = answer.headers.get("Date")
+    except (aiohttp.ClientError, TimeoutError) as fault:
+        return bad("homeserver", f"{address} cannot be reached ({_why(fault)}); see homeserver.address")
+    if answer.status != 200 or not isinstance(body.get("versions"), list):
+        return bad("homeserver", f"{address} is no homeserver: {answer.status} {shown(body)}; see homeserver.address")
+    patient.reached = True
+    with suppress(TypeError, ValueError):
+        # The header has whole seconds, so on average it is half a second late.
+        patient.offset_s = parsedate_to_datetime(date or "").timestamp() + 0.5 - (before + time.time()) / 2
+    return good("homeserver", f"{address} answers, Matrix {body['versions'][-1] if body['versions'] else '?'}")
+
+
+async def check_clock(patient: Patient) -> Finding:
+    if patient.offset_s is None:
+        return warn("clock", "not compared: the homeserver told no time")
+    off = abs(patient.offset_s)
+    if off > _CLOCK_S:
+        which = "behind" if patient.offset_s > 0 else "ahead of"
+        return warn("clock", f"ours is {off:.0f} s {which} the homeserver's; let chrony or systemd-timesyncd set both")
+    return good("clock", "ours and the homeserver's agree")
+
+
+async def check_token(patient: Patient) -> Finding:
+    """Who does the homeserver take us for? Without ``user_id`` it names the registration's sender."""
+    config = patient.config
+    if not patient.reached or not config.appservice.as_token:
+        return bad("bot", "not tried: see above")
+    status, body = await _ask(patient, "GET", "/_matrix/client/v3/account/whoami")
+    if status == 401:
+        return bad("bot", f"the homeserver does not know appservice.as_token; {_RESTART}")
+    if status != 200:
+        return bad("bot", f"whoami was answered {status} {shown(body)}; see the homeserver's log")
+    patient.known = True
+    found = body.get("user_id")
+    if found != config.bot_user:
+        return bad(
+            "bot",
+            f"the homeserver calls it {found}, the configuration {config.bot_user}; "
+            f"correct homeserver.domain or appservice.bot_username, or {_RESTART}",
+        )
+    return good("bot", f"{found}, and its token is known")
+
+
+async def check_way_back(patient: Patient) -> Finding:
+    """MSC2659, client-server API v1.7: the homeserver is asked to call us."""
+    own = patient.config.appservice
+    where = f"{own.hostname} port {own.port}"
+    listener = _Listener(patient)
+    try:
+        await listener.start()
+    except OSError as fault:
+        if fault.errno != errno.EADDRINUSE:
+            return bad("way back", f"{where} cannot be listened on ({_why(fault)}); see appservice.hostname and port")
+        patient.running = True
+    try:
+        if not patient.known:
+            return bad("way back", "not tried: see above")
+        path = f"/_matrix/client/v1/appservice/{own.id}/ping"
+        status, body = await _ask(patient, "POST", path, {"transaction_id": "doctor-" + secrets.token_hex(4)})
+    finally:
+        await listener.close()
+    return _pinged(patient, status, body)
+
+
+def _pinged(patient: Patient, status: int, body: Mapping[str, Any]) -> Finding:
+    own = patient.config.appservice
+    errcode = body.get("errcode")
+    wrong_token = bool(patient.pinged_with) or (errcode == "M_BAD_STATUS" and body.get("status") in (401, 403))
+    if status == 200:
+        by = "the bridge that is running" if patient.running else f"port {own.port}"
+        return good("way back", f"the homeserver reaches {by} in {body.get('duration_ms', '?')} ms")
+    if wrong_token:
+        return bad("way back", f"the homeserver comes with another hs_token; {_RESTART}")
+    if errcode == "M_FORBIDDEN":
+        return bad("way back", f"the homeserver knows our token under another id than {own.id}; {_RESTART}")
+    if errcode == "M_URL_NOT_SET":
+        return bad("way back", f"the registration has no url; {_RESTART}")
+    if errcode == "M_UNRECOGNIZED":
+        return bad("way back", "the homeserver has no appservice ping; use Synapse 1.84 or later")
+    return bad(
+        "way back",
+        f"the homeserver does not reach {own.address} ({errcode}: {shown(body.get('error'))}); it must lead to "
+        f"{own.hostname} port {own.port}. After a change of appservice.address, {_RESTART}",
+    )
+
+
+class _Listener:
+    """Answers the ping in the bridge's place, while the bridge does not run."""
+
+    def __init__(self, patient: Patient) -> None:
+        app = web.Application()
+        app.router.add_post("/_matrix/app/v1/ping", self._ping)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        self._patient = patient
+
+    async def start(self) -> None:
+        own = self._patient.config.appservice
+        await self._runner.setup()
+        await web.TCPSite(self._runner, own.hostname, own.port).start()
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        came = request.headers.get("Authorization", "")
+        wanted = f"Bearer {self._patient.config.appservice.hs_token}"
+        if hmac.compare_digest(came.encode(), wanted.encode()):
+            return web.json_response({})
+        self._patient.pinged_with.append(came)
+        return web.json_response({"errcode": "M_FORBIDDEN", "error": "wrong hs_token"}, status=403)
+
+
+# Reach before token before way back before the port: a later one uses what an earlier one found.
+CHECKS: tuple[Callable[[Patient], Awaitable[Finding]], ...] = (
+    check_secrets,
+    check_database,
+    check_homeserver,
+    check_clock,
+    check_token,
+    check_way_back,
+    check_udp,
+    check_announce,
+    check_public_url,
+    check_page,
+)
+
+
+async def _ask(patient: Patient, method: str, path: str, body: Any = None) -> tuple[int, Mapping[str, Any]]:
+    """One request as the application service; a homeserver that went away is status 0."""
+    headers = {"Authorization": f"Bearer {patient.config.appservice.as_token}"}
+    url = patient.config.homeserver.address + path
+    try:
+        async with patient.http.request(method, url, json=body, headers=headers) as answer:
+            return answer.status, await _json(answer)
+    except (aiohttp.ClientError, TimeoutError) as fault:
+        return 0, {"errcode": "no answer", "error": _why(fault)}
+
+
+async def _json(answer: aiohttp.ClientResponse) -> Mapping[str, Any]:
+    try:
+        body = await answer.json(content_type=None)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    """A socket bound there. Raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
+    bound = socket.socket(family, kind)
+    try:
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _own_addresses(bind: str) -> list[str]:
+    """The addresses at which the media port would be reached: the bound one, or all but loopback and link-local."""
+    with suppress(ValueError):
+        if not ipaddress.ip_address(bind).is_unspecified:
+            return [bind]
+    texts = [str(ip.ip if isinstance(ip.ip, str) else ip.ip[0]) for nic in ifaddr.get_adapters() for ip in nic.ips]
+    found = [ipaddress.ip_address(text) for text in texts]
+    return [str(each) for each in found if not each.is_loopback and not each.is_link_local]
+
+
+def _why(fault: BaseException) -> str:
+    return (fault.strerror if isinstance(fault, OSError) else str(fault)) or str(fault) or type(fault).__name__
