@@ -1,7 +1,7 @@
 """Configuration: complete defaults → strict YAML → validated → frozen values.
 
 A key is declared once, here, with its default, its check and its explanation; ``config.example.yaml`` and
-``docs/configuration.md`` are printed from these declarations (``python -m bridge.config example|reference``) and
+``docs/configuration.md`` are printed from these declarations (``python -m bridge.config example|markdown``) and
 a test holds them equal. A wrong file is a ConfigError of one line: file, line, key, value, remedy.
 
 A secret may stand in three places; the first that is there counts: the environment
@@ -287,9 +287,9 @@ def example_file() -> str:
 
 def reference() -> str:
     """The text of ``docs/configuration.md``."""
-    title = "# Configuration\n\nPrinted from `bridge/config.py` by `python -m bridge.config reference`. Do not edit.\n"
+    title = "# Configuration\n\nPrinted from `bridge/config.py` by `python -m bridge.config markdown`. Do not edit.\n"
     return f"{title}\n{markdown(Config)}"
 
 
 if __name__ == "__main__":
-    sys.stdout.write({"example": example_file, "reference": reference}[sys.argv[1]]())
+    sys.stdout.write({"example": example_file, "markdown": reference}[sys.argv[1]]())

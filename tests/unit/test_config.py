@@ -262,7 +262,7 @@ def test_without_rules_all_speak_and_ours_host(tmp_path: Path) -> None:
 
 def test_the_example_is_what_the_declarations_say() -> None:
     assert (ROOT / "config.example.yaml").read_text() == example_file(), "run: python -m bridge.config example"
-    assert (ROOT / "docs/configuration.md").read_text() == reference(), "run: python -m bridge.config reference"
+    assert (ROOT / "docs/configuration.md").read_text() == reference(), "run: python -m bridge.config markdown"
 
 
 def test_the_example_loads_and_shows_every_key_at_its_default() -> None:

@@ -136,7 +136,9 @@ media: {{port: {free_port()}, announce: ["198.51.100.7", "8.8.4.4"]}}
 
 async def test_one_fault_is_exit_1_and_the_other_checks_go_on(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(f'homeserver: {{address: "http://127.0.0.1:{free_port()}", domain: a.test}}\n')
+    path.write_text(
+        f'homeserver: {{address: "http://127.0.0.1:{free_port()}", domain: a.test}}\ndatabase: sqlite:///{tmp_path}/a.db\n'
+    )
     out = io.StringIO()
     assert await run_doctor(path, {}, out, tmp_path) == 1
     assert len(out.getvalue().splitlines()) == 1 + len(doctor.CHECKS)
