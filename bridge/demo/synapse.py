@@ -184,6 +184,8 @@ class LocalSynapse:
             "presence": {"enabled": False},
             "stats": {"enabled": False},
             "enable_registration": False,
+            # Two first syncs of one person within 2 minutes would get one answer.
+            "caches": {"sync_response_cache_duration": "0s"},
             "bcrypt_rounds": 4,  # logins of a demo: speed, not safety
             "federation_domain_whitelist": list(federation.allow) if federation else [],
             **_secrets(self.directory / "secrets.json"),

@@ -173,7 +173,12 @@ class HomeserverApi:
         parameters = cast(dict[str, str], dict(query or {}))  # mautrix hands lists on to aiohttp, which repeats the key
         async with asyncio.timeout(patience_s or self._limits.request_s):
             return await self._open().request(
-                method, path, dict(content or {}), query_params=parameters, retry_count=0, sensitive=True
+                method,
+                path,
+                dict(content or {}),
+                query_params=parameters,
+                retry_count=0,
+                sensitive=method is not Method.GET,  # bodies hold personal links; mautrix stumbles over a GET's None
             )
 
     def _open(self) -> _Api:

@@ -101,7 +101,8 @@ class Outgoing:
                 f"the homeserver knows the bot as {known_as}, the configuration as {self.bot}; "
                 f"make sender_localpart of the registration and bot of the configuration agree"
             )
-        if not (await self._profile(self.bot)).get("displayname"):
+        # Synapse names a new user after the local part: that is no choice of anybody's.
+        if (await self._profile(self.bot)).get("displayname") in (None, "", localpart_of(self.bot)):
             path = CLIENT + api_path("profile", self.bot, "displayname")
             await self._api.request(Method.PUT, path, {"displayname": self._display_name})
 
@@ -117,11 +118,7 @@ class Outgoing:
     async def whoami(self) -> UserId:
         return UserId((await self._api.request(Method.GET, f"{CLIENT}/account/whoami"))["user_id"])
 
-    async def ping(self) -> None:
-        """Have the homeserver ping us back and send what it held back. Raises as ``ping_ms``."""
-        await self.ping_ms()
-
-    async def ping_ms(self) -> int:
+    async def ping(self) -> int:
         """Appservice ping (MSC2659); returns the homeserver's way to us and back in milliseconds.
 
         A successful ping also ends the back-off of up to 512 s in which Synapse keeps transactions to itself after
@@ -226,23 +223,17 @@ class Outgoing:
         except EyvanError as error:
             log.warning("room %s: notice %s could not be edited: %s", room, event, error)
 
-    async def react(self, room: RoomId, event: EventId, key: str) -> None:
-        """A reaction of the bot; one that is there already is fine."""
-        relation = {"rel_type": "m.annotation", "event_id": event, "key": key}
-        path = _room(room, "send", "m.reaction", new_txn_id())
-        try:
-            await self._api.request(Method.PUT, path, {"m.relates_to": relation})
-        except MatrixRefused as error:
-            if error.errcode != "M_DUPLICATE_ANNOTATION":
-                raise
-
     async def tell(self, user: UserId, text: str, html: str) -> None:
         """A notice in the direct chat with ``user``, which is opened where there is none.
 
         Raises MatrixRefused where their server or ours refuses the invitation, and Unavailable."""
         lock = self._dm_locks.setdefault(user, asyncio.Lock())
         async with lock:
-            room = await self._direct_chat(user)
+            known = await self._values.get_value(_DM_KEY + user)
+            if known and await self._tell_in(RoomId(known), user, text, html):
+                return
+            room = await self._open_direct_chat(user)
+            await self._values.set_value(_DM_KEY + user, room)
             await self.send(room, text, html, reply_to=None, txn=new_txn_id())
 
     async def display_name(self, user: UserId) -> str:
@@ -264,24 +255,17 @@ class Outgoing:
 
     # Direct chats
 
-    async def _direct_chat(self, user: UserId) -> RoomId:
-        """The room to tell ``user`` something in. Caller holds the person's lock."""
-        known = await self._values.get_value(_DM_KEY + user)
-        if known and await self._reach(RoomId(known), user):
-            return RoomId(known)
-        room = await self._open_direct_chat(user)
-        await self._values.set_value(_DM_KEY + user, room)
-        return room
-
-    async def _reach(self, room: RoomId, user: UserId) -> bool:
-        """Is ``user`` in that chat, or invited to it (again, where they left)?"""
+    async def _tell_in(self, room: RoomId, user: UserId, text: str, html: str) -> bool:
+        """Tell it in a chat opened before; who left is invited again. False where that chat is of no use any more."""
         try:
             member = await self.read_state(room, "m.room.member", user)
-            if (member or {}).get("content", {}).get("membership") in ("join", "invite"):
-                return True
-            await self._api.request(Method.POST, _room(room, "invite"), {"user_id": user})
+            if (member or {}).get("content", {}).get("membership") not in ("join", "invite"):
+                # Not POST /invite, which cannot say that it is a direct chat.
+                invitation = {"membership": "invite", "is_direct": True}
+                await self._put_state(room, "m.room.member", user, invitation)
+            await self.send(room, text, html, reply_to=None, txn=new_txn_id())
         except MatrixRefused as error:
-            log.info("direct chat %s with %s is of no use any more: %s", room, user, error)
+            log.info("room %s: direct chat with %s is of no use any more: %s", room, user, error)
             return False
         return True
 
