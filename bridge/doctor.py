@@ -372,13 +372,19 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
 
 
 def _own_addresses(bind: str) -> list[str]:
-    """The addresses at which the media port would be reached: the bound one, or all but loopback and link-local."""
-    with suppress(ValueError):
-        if not ipaddress.ip_address(bind).is_unspecified:
+    """Where the media port would be reached: the address bound, or all of its family but loopback and link-local."""
+    bound = None
+    with suppress(ValueError):  # a host name: its family is not known
+        bound = ipaddress.ip_address(bind)
+        if not bound.is_unspecified:
             return [bind]
     texts = [str(ip.ip if isinstance(ip.ip, str) else ip.ip[0]) for nic in ifaddr.get_adapters() for ip in nic.ips]
     found = [ipaddress.ip_address(text) for text in texts]
-    return [str(each) for each in found if not each.is_loopback and not each.is_link_local]
+    return [
+        str(each)
+        for each in found
+        if not each.is_loopback and not each.is_link_local and (bound is None or each.version == bound.version)
+    ]
 
 
 def _why(fault: BaseException) -> str:

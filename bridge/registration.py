@@ -96,4 +96,4 @@ def _advice(path: Path, made: dict[str, str]) -> str:
     if made:
         lines += ["", "Tokens were made. Put them into your configuration:", "", "  appservice:"]
         lines += [f'    {name}: "{token}"' for name, token in made.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import secrets
 import socket
 import time
@@ -18,8 +19,10 @@ import pytest
 from aiohttp import web
 
 from bridge import doctor
-from bridge.config import Config, MediaConfig
+from bridge.config import Config, MediaConfig, load_config
+from bridge.demo.synapse import LocalSynapse
 from bridge.doctor import Finding, Patient, run_doctor
+from bridge.registration import write_registration
 from tests.helpers.synapse import Homeserver, free_port, homeserver, serving, synapse_python
 
 __all__ = ["homeserver", "synapse_python"]  # fixtures
@@ -68,7 +71,7 @@ def as_in(homeserver: Homeserver, patient: Patient, **changes: Mapping[str, Any]
     """A configuration that fits the running Synapse, with changes."""
     own = homeserver.registration
     appservice = {"as_token": own.as_token, "hs_token": own.hs_token, "port": own.port, "address": own.url}
-    fitting = {
+    fitting: dict[str, Mapping[str, Any]] = {
         "homeserver": {"address": homeserver.url},
         "appservice": appservice | dict(changes.get("appservice", {})),
     }
@@ -132,6 +135,31 @@ media: {{port: {free_port()}, announce: ["198.51.100.7", "8.8.4.4"]}}
         "✓ page",
     ]
     assert not any(secret in out.getvalue() for secret in (own.as_token, own.hs_token, GOOD_SECRET))
+
+
+async def test_the_registration_we_write_is_taken_by_synapse(synapse_python: Path, tmp_path: Path) -> None:
+    """The operator's first steps: registration, tokens into the configuration, homeserver, doctor."""
+    ports = {name: free_port() for name in ("homeserver", "appservice", "media")}
+    path, registration = tmp_path / "config.yaml", tmp_path / "registration.yaml"
+    text = f"""
+homeserver: {{address: "http://127.0.0.1:{ports["homeserver"]}", domain: a.test}}
+appservice: {{address: "http://127.0.0.1:{ports["appservice"]}", port: {ports["appservice"]}}}
+database: sqlite:///{tmp_path}/a.db
+media: {{port: {ports["media"]}}}
+"""
+    path.write_text(text)
+    advice = write_registration(load_config(path, {}, need_secrets=False), registration)
+    tokens = dict(re.findall(r'(as_token|hs_token): "(\w+)"', advice))
+    env = {f"EYVAN_APPSERVICE_{name.upper()}": token for name, token in tokens.items()}
+    synapse = LocalSynapse(tmp_path / "synapse", "a.test", ports["homeserver"], registration, synapse_python)
+    await synapse.start()
+    out = io.StringIO()
+    try:
+        await run_doctor(path, env, out, tmp_path)
+    finally:
+        await synapse.stop()
+    assert "✓ bot: @eyvan:a.test" in out.getvalue()
+    assert f"✓ way back: the homeserver reaches port {ports['appservice']}" in out.getvalue()
 
 
 async def test_one_fault_is_exit_1_and_the_other_checks_go_on(tmp_path: Path) -> None:
@@ -210,7 +238,9 @@ async def test_addresses(patient: Patient, announce: list[str], port: int, mark:
 async def test_addresses_of_the_interface(patient: Patient) -> None:
     assert_says(await doctor.check_announce(spoil(patient, media={"bind": "8.8.4.4"})), "✓", "8.8.4.4")
     assert_says(await doctor.check_announce(spoil(patient, media={"bind": "127.0.0.1"})), "✗", "127.0.0.1")
-    assert "127.0.0.1" not in doctor._own_addresses(MediaConfig().bind)
+    own = doctor._own_addresses(MediaConfig().bind)
+    assert "127.0.0.1" not in own
+    assert not any(":" in each for each in own), "0.0.0.0 takes no IPv6"
 
 
 @pytest.mark.parametrize(
