@@ -1,0 +1,51 @@
+/** Composition: link, page, views. */
+import { effect } from "@preact/signals";
+import { render } from "preact";
+import { placeOf, takeToken } from "./link";
+import { Page } from "./page";
+import { applyToDocument } from "./preferences";
+import "./style/tokens.css";
+import "./style/base.css";
+import "./style/stage.css";
+import "./style/parts.css";
+import "./style/sheets.css";
+import "./style/wide.css";
+import { App } from "./view/app";
+import type { Controls } from "./view/context";
+import { titleOf } from "./view/top";
+import { t } from "./words";
+
+function soundElement(): HTMLAudioElement {
+  const element = document.createElement("audio");
+  element.dataset.testid = "sound";
+  element.autoplay = true;
+  document.body.append(element);
+  return element;
+}
+
+function open(): Controls {
+  const token = takeToken(location, history);
+  const page = new Page(placeOf(new URL(location.href)), token, soundElement(), localStorage);
+  page.start();
+  addEventListener("pagehide", (event) => {
+    if (!event.persisted) page.stop();
+  });
+  addEventListener("hashchange", () => location.reload()); // another personal link was opened in this tab
+  return page;
+}
+
+async function main(): Promise<void> {
+  applyToDocument();
+  const root = document.getElementById("page");
+  if (root === null) return;
+  const mocked = import.meta.env.DEV && new URLSearchParams(location.search).has("mock");
+  const controls = mocked ? (await import("../dev/mock")).mockControls(new URLSearchParams(location.search)) : open();
+  effect(() => {
+    document.documentElement.dataset.connection = controls.stage.connection.value;
+    const info = controls.stage.state.value.stage;
+    document.title = info === null ? t("app-name") : `${titleOf(info).title} · ${t("app-name")}`;
+  });
+  render(<App controls={controls} />, root);
+}
+
+void main();

@@ -1,0 +1,35 @@
+/** What the views may see and do: the part of Page they are written against, so that tests and mocks can stand in for it. */
+import type { ReadonlySignal } from "@preact/signals";
+import { createContext } from "preact";
+import { useContext } from "preact/hooks";
+import type { Desk } from "../desk";
+import type { Act } from "../messages";
+import type { Stage } from "../stage";
+
+export interface Controls {
+  readonly stage: Stage;
+  readonly desk: Desk;
+  readonly lights: {
+    readonly talking: ReadonlySignal<ReadonlySet<string>>;
+    attach(user: string, node: HTMLElement): () => void;
+  };
+  readonly microphone: { readonly level: number };
+  listen(): void;
+  raiseHand(note: string): void;
+  lowerHand(): void;
+  answerInvitation(accept: boolean): void;
+  toggleMicrophone(): void;
+  changeMicrophone(): Promise<void>;
+  act(act: Act, user?: string | null, text?: string): Promise<boolean>;
+  leave(): void;
+  comeBack(): void;
+}
+
+const PageContext = createContext<Controls | null>(null);
+export const ControlsProvider = PageContext.Provider;
+
+export function useControls(): Controls {
+  const controls = useContext(PageContext);
+  if (controls === null) throw new Error("a view outside of ControlsProvider");
+  return controls;
+}

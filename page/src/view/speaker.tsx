@@ -1,0 +1,83 @@
+/** Who is on the stage: one niche for each, with its light, microphone mark, name and role. */
+import { useLayoutEffect, useRef } from "preact/hooks";
+import type { Person } from "../messages";
+import { t } from "../words";
+import { useControls } from "./context";
+import { Icon } from "./icon";
+import { Name, Niche } from "./shapes";
+
+export const ROLE_KEY = {
+  host: "role-host",
+  moderator: "role-moderator",
+  speaker: "role-speaker",
+  listener: "role-listener",
+} as const;
+
+export const MIC_KEY = { on: "mic-is-on", off: "mic-is-off", muted: "mic-is-muted" } as const;
+
+interface SpeakerProps {
+  person: Person;
+  middle?: boolean;
+  tabIndex: number;
+  onFocus(): void;
+}
+
+export function Speaker({ person, middle = false, tabIndex, onFocus }: SpeakerProps) {
+  const { desk, lights, stage } = useControls();
+  const node = useRef<HTMLButtonElement>(null);
+  useLayoutEffect(() => (node.current ? lights.attach(person.user, node.current) : undefined), [lights, person.user]);
+  const talking = lights.talking.value.has(person.user);
+  const self = stage.state.value.me?.user === person.user;
+  const classes = ["sp", middle && "sp-middle", talking && "talking", !person.connected && "away"].filter(Boolean).join(" ");
+  return (
+    <button
+      ref={node}
+      type="button"
+      class={classes}
+      tabIndex={tabIndex}
+      onFocus={onFocus}
+      onClick={() => desk.open({ kind: "person", user: person.user })}
+      data-testid="speaker"
+      data-user={person.user}
+      data-role={person.role}
+      data-mic={person.mic}
+      data-talking={String(talking)}
+      data-connected={String(person.connected)}
+    >
+      <Niche user={person.user} name={person.name}>
+        <MicMark person={person} />
+      </Niche>
+      <span class="name">{self ? t("you") : <Name>{person.name}</Name>}</span>
+      <span class={self || person.role !== "speaker" ? "role" : "vh"}>{t(ROLE_KEY[person.role])}</span>
+      <span class="vh">{spoken(person, talking)}</span>
+    </button>
+  );
+}
+
+/** What the picture shows by colour and mark, for those who hear the page. */
+function spoken(person: Person, talking: boolean): string {
+  if (!person.connected) return t("not-here");
+  return t(talking ? "is-talking" : MIC_KEY[person.mic]);
+}
+
+function MicMark({ person }: { person: Person }) {
+  if (!person.connected) {
+    return (
+      <span class="mark">
+        <Icon name="clock" />
+      </span>
+    );
+  }
+  if (person.mic === "on") {
+    return (
+      <span class="mark mark-on">
+        <Icon name="mic" />
+      </span>
+    );
+  }
+  return (
+    <span class={person.mic === "muted" ? "mark mark-stop" : "mark"}>
+      <Icon name="mic-off" />
+    </span>
+  );
+}
