@@ -31,6 +31,8 @@ class Packet(NamedTuple):
     ssrc: int
     payload: bytes
     level: int | None
+    marker: bool
+    csrcs: tuple[int, ...]
 
 
 def is_rtcp(data: bytes) -> bool:
@@ -62,7 +64,8 @@ def parse(data: bytes, level_id: int = 0) -> Packet | None:
         end -= data[-1] if 0 < data[-1] <= end - start else end + 1
     if end < start:
         return None
-    return Packet(second & 0x7F, sequence, timestamp, ssrc, data[start:end], level)
+    csrcs = struct.unpack_from(f"!{first & 0x0F}I", data, 12) if first & 0x0F else ()
+    return Packet(second & 0x7F, sequence, timestamp, ssrc, data[start:end], level, second >= 0x80, csrcs)
 
 
 def _level(profile: bytes, block: bytes, wanted: int) -> int | None:

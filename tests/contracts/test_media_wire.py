@@ -1,0 +1,352 @@
+"""What any relay must do on the wire: checks, addresses, restarts, junk, a dead worker. Every datagram is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from bridge.errors import ConfigError, Full, NotFound
+from bridge.ids import PeerId, StageId
+from bridge.media import rtp, stun
+from bridge.media.control import WorkerSettings
+from bridge.media.workers import Workers
+from tests.helpers.raw_peer import RawPeer
+from tests.helpers.relay import BACKENDS, HANG_S, Witness, enter, loud, on_stage, running, silent, until
+from tests.helpers.tone import ratio_at
+
+STAGE = StageId("stage")
+SOON_S = 0.4  # for "nothing comes": an answer takes 1 ms
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda each: each.__name__)
+async def relay(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Workers, Witness]]:
+    async with running(request.param) as both:
+        yield both
+
+
+@pytest.fixture
+def raw() -> Iterator[RawPeer]:
+    peer = RawPeer()
+    yield peer
+    peer.close()
+
+
+async def join(workers: Workers, raw: RawPeer, *, speak: bool = True, peer: str = "raw") -> int:
+    answer = await workers.join(STAGE, PeerId(peer), "raw", raw.offer, hear=True, speak=speak)
+    raw.take(answer.sdp)
+    return answer.csrc
+
+
+async def nothing_comes(raw: RawPeer, through: socket.socket | None = None) -> None:
+    with pytest.raises(TimeoutError):
+        await raw.receive(through, within_s=SOON_S)
+
+
+async def test_only_a_check_that_holds_is_answered(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    workers, _ = relay
+    await join(workers, raw)
+    good = raw.check_message()
+    no_fingerprint = good[:2] + (len(good) - 28).to_bytes(2, "big") + good[4:-8]
+    flipped = bytearray(good)
+    flipped[-1] ^= 1
+    for bad in (
+        raw.check_message(password="not the password"),
+        stun.binding_request(f"nobody:{raw.ufrag}", raw.remote_password.encode(), controlling=True),
+        stun.binding_request(f"{raw.remote_ufrag}:other", raw.remote_password.encode(), controlling=True),
+        no_fingerprint,
+        bytes(flipped),
+        good[:60],
+        b"\x00\x01\x00\x00" + stun.COOKIE.to_bytes(4, "big") + os.urandom(12),  # a bare Binding request
+    ):
+        raw.send(bad)
+    await nothing_comes(raw)
+    assert (await workers.stats()).worker.stun_refused == 7
+    raw.send(good)
+    answer = stun.parse(await raw.receive())
+    assert answer is not None
+    assert answer.is_response
+    assert answer.signed_by(raw.remote_password.encode())
+    await workers.leave(PeerId("raw"))
+    raw.send(raw.check_message())
+    await nothing_comes(raw)  # ufrags exist only for peers that have joined
+
+
+async def test_a_peer_that_wants_to_be_controlled_is_told(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    workers, _ = relay
+    await join(workers, raw)
+    username = f"{raw.remote_ufrag}:{raw.ufrag}"
+    raw.send(stun.binding_request(username, raw.remote_password.encode(), controlling=False))
+    answer = await raw.receive()
+    assert answer[:2] == b"\x01\x11"
+    assert b"\x00\x00\x04\x57" in answer  # 487
+
+
+async def test_no_dtls_without_a_check_and_little_before_the_handshake(
+    relay: tuple[Workers, Witness], raw: RawPeer
+) -> None:
+    workers, _ = relay
+    await join(workers, raw)
+    hello = raw.client_hello()
+    raw.send(hello)
+    await nothing_comes(raw)
+    sent = len(raw.check_message())
+    await raw.check()
+    got = len(stun.success(_parsed(raw.check_message()), ("127.0.0.1", 1), b"x"))
+    raw.send(hello)
+    sent += len(hello)
+    got += await _bytes_until_quiet(raw)  # the relay sends its flight again and again; we stay silent
+    assert got > 300
+    assert got <= 3 * sent
+
+
+async def _bytes_until_quiet(raw: RawPeer) -> int:
+    got = 0
+    while True:
+        try:
+            got += len(await raw.receive(within_s=2.5))
+        except TimeoutError:
+            return got
+
+
+def _parsed(data: bytes) -> stun.Message:
+    message = stun.parse(data)
+    assert message is not None
+    return message
+
+
+async def test_unknown_certificate_is_refused(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    workers, witness = relay
+    raw.fingerprint = ":".join(["AB"] * 32)
+    await join(workers, raw)
+    await raw.check()
+    with pytest.raises(ConnectionError):
+        await raw.handshake()
+    assert witness.told == []
+    assert not (await workers.stats()).peers[PeerId("raw")].connected
+
+
+async def test_raw_peer_is_heard_and_hears(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    """RTP as it should be: own SSRC, contiguous numbering over silence, marker, CSRC, level, SR with CNAME, BYE."""
+    workers, witness = relay
+    await join(workers, raw, speak=False)
+    await raw.check()
+    await raw.handshake()
+    await witness.until(lambda: ("connected", "raw") in witness.told, "peer_connected")
+    first, second = await raw.packet(), await raw.packet()
+    assert (second.sequence - first.sequence) & 0xFFFF == 1
+    assert 45 * 960 <= (second.timestamp - first.timestamp) & 0xFFFF_FFFF <= 60 * 960
+    assert first.ssrc == second.ssrc
+    assert len(first.payload) == 1
+    async with on_stage(workers, ("ava", True)) as (ava,):
+        ava.client.say(440)
+        async with asyncio.timeout(HANG_S):
+            while len((packet := await raw.packet()).payload) < 10:
+                second = packet
+        assert packet.csrcs == (ava.answer.csrc,)
+        assert packet.marker
+        assert not second.marker
+        following = await raw.packet()
+        assert (following.sequence - packet.sequence) & 0xFFFF == 1
+        assert (following.timestamp - packet.timestamp) & 0xFFFF_FFFF == 960
+        report = await raw.report()
+        info, _ = rtp.parse_rtcp(report)
+        assert info is not None
+        assert info.ssrc == packet.ssrc
+        assert report[28 + 1] == 202  # SDES follows the sender's report of 28 bytes
+    raw.send_report(_receiver_report(raw.ssrc, packet.ssrc, info.ntp_middle))
+
+    async def counted() -> bool:
+        return (await workers.stats()).peers[PeerId("raw")].rtt_s is not None
+
+    await until(counted, "the round trip")
+    stats = (await workers.stats()).peers[PeerId("raw")]
+    assert stats.remote_loss == 0.25
+    await workers.leave(PeerId("raw"))
+    assert b"\x81\xcb\x00\x01" + packet.ssrc.to_bytes(4, "big") in await raw.report()
+
+
+def _receiver_report(from_ssrc: int, about: int, lsr: int) -> bytes:
+    words = (from_ssrc, about, 64 << 24, 1, 0, lsr, 0)
+    return b"\x81\xc9\x00\x07" + b"".join(word.to_bytes(4, "big") for word in words)
+
+
+async def test_address_moves_only_by_a_check_that_holds(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    """… and media to a new address that does not answer our own check stops after a second (decisions 1.10)."""
+    workers, _ = relay
+    await join(workers, raw, speak=False)
+    await raw.check()
+    await raw.handshake()
+    other = raw.new_socket()
+    try:
+        async with on_stage(workers, ("ava", True)) as (ava,):
+            ava.client.say(440)
+            await raw.packet()
+            raw.send(raw.check_message(password="not the password"), other)
+            raw.send(raw.protect(raw.voice(880, 1)[0]), other)  # right SRTP, wrong address
+            await nothing_comes(raw, other)
+            await raw.packet()
+
+            raw.answers_checks = False
+            await raw.check(other, nominate=False)
+            await raw.packet()
+            await raw.check(other)
+            await raw.packet(other)
+            seen = raw.checks_seen
+            await _media_ends(raw, other)
+            assert raw.checks_seen > seen
+            raw.answers_checks = True
+            await raw.packet(other)
+            for _ in range(100):  # for two seconds: longer than an unverified address would get
+                await raw.packet(other)
+    finally:
+        other.close()
+
+
+async def _media_ends(raw: RawPeer, through: socket.socket) -> None:
+    """Media packets until there is none for two seconds. Raises TimeoutError if it never ends."""
+    async with asyncio.timeout(HANG_S):
+        while True:
+            try:
+                await raw.packet(through, within_s=2)
+            except TimeoutError:
+                return
+
+
+async def test_ice_restart_by_a_second_offer(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    workers, witness = relay
+    csrc = await join(workers, raw, speak=False)
+    await raw.check()
+    await raw.handshake()
+    async with on_stage(workers, ("ava", True)) as (ava,):
+        ava.client.say(440)
+        old = (raw.remote_ufrag, raw.remote_password, raw.ufrag)
+        ssrc = (await raw.packet()).ssrc
+        raw.new_credentials()
+        assert await join(workers, raw, speak=False) == csrc
+        assert raw.remote_ufrag != old[0]
+        assert (await raw.packet()).ssrc == ssrc  # the old pair goes on until the new one is nominated
+        elsewhere = raw.new_socket()
+        try:
+            await raw.check(elsewhere)
+            assert (await raw.packet(elsewhere)).ssrc == ssrc
+            raw.send(stun.binding_request(f"{old[0]}:{old[2]}", old[1].encode(), controlling=True), elsewhere)
+            for _ in range(10):
+                await raw.packet(elsewhere)
+        finally:
+            elsewhere.close()
+        assert (await workers.stats()).worker.stun_refused == 1  # the old credentials are void now
+    assert [each for each in witness.told if each == ("connected", "raw")] == [("connected", "raw")]
+
+
+async def test_junk_datagrams_disturb_nothing(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    workers, _ = relay
+    await join(workers, raw)
+    await raw.check()
+    await raw.handshake()
+    async with on_stage(workers, ("ava", True), ("ben", False)) as (ava, ben):
+        ava.client.say(440)
+        await ben.client.hear(loud(440))
+        stranger = raw.new_socket()
+        good = raw.protect(raw.voice(880, 1)[0])
+        try:
+            for number in range(3000):
+                junk = bytes((secrets.choice((0, 1, 22, 128, 144, 200, 255)),)) + secrets.token_bytes(number % 200)
+                raw.send(junk, stranger if number % 2 else None)
+                if number % 7 == 0:
+                    raw.send(good[: number % len(good)])
+                if number % 100 == 0:
+                    await asyncio.sleep(0)
+        finally:
+            stranger.close()
+        await ben.client.hear(lambda heard: ratio_at(heard, 440) > 30, window_s=1)
+        raw.send(raw.protect(b""))  # authenticated, but no sound in it
+        raw.send(raw.protect(b"\xff" * 3))
+        raw.send(raw.protect(b"\x05\x80\x00\x00", payload_type=110))
+        heard = await ben.client.hear(lambda heard: ratio_at(heard, 440) > 30, window_s=1)
+        assert loud(440)(heard)
+        stats = await workers.stats()
+        assert stats.worker.tick_errors == 0
+        assert stats.worker.junk > 500
+        assert stats.peers[PeerId("raw")].refused > 100
+
+
+async def test_kill_9_of_the_worker(relay: tuple[Workers, Witness]) -> None:
+    workers, witness = relay
+    async with on_stage(workers, ("ava", True), ("ben", False)) as (ava, ben):
+        ava.client.say(440)
+        await ben.client.hear(loud(440))
+        before = (await workers.stats()).worker
+        os.kill(before.pid, signal.SIGKILL)
+        for person in (ava, ben):
+            await witness.until(lambda peer=person.peer: ("gone", peer, "worker") in witness.told, "gone")  # type: ignore[misc]
+        with pytest.raises(NotFound):
+            await workers.gate(ava.peer, hear=True, speak=True)
+        again = [await enter(workers, "stage", "ava", speak=True), await enter(workers, "stage", "ben", speak=False)]
+        try:
+            again[0].client.say(660)
+            await again[1].client.hear(loud(660))
+            after = (await workers.stats()).worker
+            assert (after.port, workers.restarts) == (before.port, 1)
+            assert after.pid != before.pid
+        finally:
+            for person in again:
+                await person.client.close()
+
+
+async def test_silent_peer_is_dropped(raw: RawPeer) -> None:
+    witness = Witness()
+    workers = Workers(WorkerSettings(silent_s=1.0, gone_s=3.0), witness)
+    await workers.start()
+    try:
+        await join(workers, raw)
+        await raw.check()
+        await raw.handshake()
+        await raw.packet()
+        await witness.until(lambda: ("gone", "raw", "timeout") in witness.told, "timeout")
+        assert (await workers.stats()).peers == {}
+        assert (await workers.stats()).worker.peers == 0
+    finally:
+        await workers.close()
+
+
+async def test_limits_and_taken_port() -> None:
+    witness = Witness()
+    workers = Workers(WorkerSettings(max_peers=1), witness)
+    await workers.start()
+    try:
+        first, second = RawPeer(), RawPeer()
+        await join(workers, first, peer="first")
+        with pytest.raises(Full):
+            await join(workers, second, peer="second")
+        await workers.leave(PeerId("first"))
+        await join(workers, second, peer="second")
+        first.close()
+        second.close()
+        with pytest.raises(ConfigError, match=str(workers.port)):
+            await Workers(WorkerSettings(port=workers.port), witness).start()
+    finally:
+        await workers.close()
+        await workers.close()
+
+
+async def test_silence_returns_within_the_fade_after_a_cut(relay: tuple[Workers, Witness]) -> None:
+    workers, _ = relay
+    async with on_stage(workers, ("ava", True), ("ben", False)) as (ava, ben):
+        ava.client.say(440)
+        await ben.client.hear(loud(440))
+        loop = asyncio.get_running_loop()
+        took = []
+        for _ in range(20):
+            began = loop.time()
+            await workers.gate(ava.peer, hear=True, speak=False)
+            took.append(loop.time() - began)
+            await workers.gate(ava.peer, hear=True, speak=True)
+        await workers.gate(ava.peer, hear=True, speak=False)
+        await ben.client.hear(silent)
+        assert sorted(took)[10] < 0.01
