@@ -26,6 +26,7 @@ from bridge.matrix.commands import Translator
 from bridge.matrix.incoming import Incoming
 from bridge.matrix.outgoing import Outgoing
 from bridge.media.control import WorkerSettings
+from bridge.media.report import publish
 from bridge.media.workers import Workers
 from bridge.rules.authority import Permission, Policy
 from bridge.store.store import DatabaseStore, open_store
@@ -165,8 +166,12 @@ class App:
         config = self._config
 
         async def metrics_text() -> str:
-            metrics.gauge("eyvan_transactions_total", "Transactions taken").set(incoming.transactions)
-            metrics.gauge("eyvan_events_malformed_total", "Events passed over").set(incoming.malformed)
+            metrics.gauge("eyvan_transactions", "Transactions taken since the start").set(incoming.transactions)
+            metrics.gauge("eyvan_events", "Events in them").set(incoming.events)
+            metrics.gauge("eyvan_events_malformed", "Of these, passed over").set(incoming.malformed)
+            metrics.gauge("eyvan_requests_refused", "Requests with a wrong token or body").set(incoming.refused)
+            with contextlib.suppress(EyvanError):
+                publish(await workers.stats())
             return metrics.render()
 
         page = WebServer(config.web, rooms, store, signer, self._clock, config.bot.command_prefix)

@@ -1,0 +1,32 @@
+"""A worker's counters as metrics. Sums are over the peers connected now, so they fall when one goes: gauges."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bridge.media.control import Stats
+from bridge.telemetry import metrics
+
+_OF_PEERS = {
+    "packets_in": "RTP packets that passed authentication",
+    "gated": "Of these, dropped because the sender may not speak",
+    "decoded": "Packets decoded",
+    "lost": "Packets missing at their turn, concealed or recovered",
+    "recovered": "Of these, recovered by in-band FEC",
+    "late": "Packets that came after their turn",
+    "refused": "Packets that failed authentication, or were replayed",
+    "packets_out": "RTP packets sent",
+    "bytes_out": "Bytes of RTP sent",
+}
+_NOT_SHOWN = {"pid", "port"}
+
+
+def publish(stats: Stats) -> None:
+    """Set the metrics ``eyvan_peers_*`` and ``eyvan_worker_*``."""
+    for name, text in _OF_PEERS.items():
+        total = sum(getattr(peer, name) for peer in stats.peers.values())
+        metrics.gauge(f"eyvan_peers_{name}", f"{text}, of the peers connected now").set(total)
+    for field in dataclasses.fields(stats.worker):
+        if field.name not in _NOT_SHOWN:
+            gauge = metrics.gauge(f"eyvan_worker_{field.name}", "Of the media worker since its start")
+            gauge.set(getattr(stats.worker, field.name))
