@@ -21,6 +21,7 @@ CREATOR = 2**60
 """The level of a creator from room version 12 on: above every number that fits canonical JSON (MSC4289)."""
 
 _CREATORS_RULE_FROM = 12
+_SENDER_CREATES_FROM = 11
 
 
 class Permission(IntEnum):
@@ -59,6 +60,7 @@ class PowerLevels:
     events: Mapping[str, int] = field(default_factory=dict)
     state_default: int = 0
     kick: int = 50
+    redact: int = 50
     creators: frozenset[str] = frozenset()
 
     def level(self, user: str) -> int:
@@ -77,13 +79,13 @@ def power_levels(content: Mapping[str, Any] | None, create: Mapping[str, Any], c
     """Total: a value of a wrong type counts as absent. ``create``: content of ``m.room.create``, sent by ``creator``.
 
     Without a power level event the creator has 100 and state needs 0 (room version 11, "Authorization rules")."""
-    version = create.get("room_version", "1")
+    number = _number(create.get("room_version", "1"))
     creators: frozenset[str] = frozenset()
-    if _number(version) is not None and int(version) >= _CREATORS_RULE_FROM:
-        more = create.get("additional_creators", ())
-        creators = frozenset(
-            {creator, *(u for u in more if isinstance(u, str))} if isinstance(more, list) else {creator}
-        )
+    if number is not None and number >= _CREATORS_RULE_FROM:
+        more = create.get("additional_creators")
+        creators = frozenset((creator, *_patterns(more)))
+    elif number is not None and number < _SENDER_CREATES_FROM and isinstance(create.get("creator"), str):
+        creator = create["creator"]  # up to room version 10 the content names the creator
     if content is None:
         return PowerLevels(users={} if creators else {creator: 100}, creators=creators)
     return PowerLevels(
@@ -92,6 +94,7 @@ def power_levels(content: Mapping[str, Any] | None, create: Mapping[str, Any], c
         events=_levels(content.get("events")),
         state_default=_level(content, "state_default", 50),
         kick=_level(content, "kick", 50),
+        redact=_level(content, "redact", 50),
         creators=creators,
     )
 
@@ -128,24 +131,38 @@ class ServerAcl:
     allow_ip_literals: bool = True
 
     def admits(self, server: ServerName) -> bool:
-        name = re.sub(r":\d{1,5}\Z", "", server)
-        if not self.allow_ip_literals and (name.startswith("[") or re.fullmatch(r"[\d.]+", name)):
-            return False
-        if any(_glob(pattern).fullmatch(name) for pattern in self.deny):
-            return False
-        return any(_glob(pattern).fullmatch(name) for pattern in self.allow)
+        return _admits(self, server)
+
+
+@lru_cache(maxsize=8192)
+def _admits(acl: ServerAcl, server: ServerName) -> bool:
+    """Remembered, as every gate of every listener asks it again at each change, of lists with hundreds of patterns."""
+    name = re.sub(r":\d{1,5}\Z", "", server)
+    if not acl.allow_ip_literals and (name.startswith("[") or _IPV4.fullmatch(name)):
+        return False
+    if any(_glob(pattern).fullmatch(name) for pattern in acl.deny):
+        return False
+    return any(_glob(pattern).fullmatch(name) for pattern in acl.allow)
+
+
+_IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}", re.ASCII)
 
 
 @lru_cache(maxsize=1024)
 def _glob(pattern: str) -> re.Pattern[str]:
-    """ACL patterns know ``*`` and ``?`` only; letters' case does not count."""
-    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
-    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
+    """ACL patterns know ``*`` and ``?`` only; letters' case does not count.
+
+    Atomic groups: the first fit of each part is final, so that a pattern of many stars costs no more than its length
+    times the name's. Anybody who may write an ACL could halt us otherwise."""
+    first, *rest = ("".join("." if c == "?" else re.escape(c) for c in part) for part in re.split(r"\*+", pattern))
+    text = first if not rest else first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + f".*{rest[-1]}"
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
 def server_acl(content: Mapping[str, Any] | None) -> ServerAcl:
-    """Total. An ACL event with no ``allow`` lets nobody in, as the specification has it."""
-    if not content:
+    """Total. None: there is no ACL event. One with no ``allow`` (a redacted one, too) lets nobody in, as the
+    specification has it."""
+    if content is None:
         return ServerAcl()
     ip = content.get("allow_ip_literals", True)
     return ServerAcl(

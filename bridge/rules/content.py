@@ -96,7 +96,7 @@ def state_event(raw: Mapping[str, Any]) -> StateEvent:
         if not isinstance(raw.get(name), str):
             raise BadInput(name, raw.get(name), "every event has this as text")
     key, content, ts = raw.get("state_key"), raw.get("content"), raw.get("origin_server_ts")
-    if not isinstance(key, str):
+    if not isinstance(key, str) or not is_encodable(key):
         raise BadInput("state_key", key, "a state event has a state key")
     if not isinstance(content, Mapping):
         raise BadInput("content", content, "send an object")
@@ -115,14 +115,14 @@ def parse_stage_content(content: Mapping[str, Any]) -> StageContent | None:
     return StageContent(
         status=status,
         stage_id=parse_stage(content.get("stage_id")),
-        host=None if host is None else parse_user(host, "host"),
+        host=None if host is None else _user(host, "host"),
         topic=_text(content, "topic", TOPIC_LENGTH),
         started_ts=_ms(content, "started_ts"),
         ended_ts=_ms(content, "ended_ts"),
         hands=_one_of(content, "hands", ("everyone", "members", "off"), "everyone"),
         speaker_limit=limit,
         guests=_flag(content, "guests"),
-        bot=None if bot is None else parse_user(bot, "bot"),
+        bot=None if bot is None else _user(bot, "bot"),
     )
 
 
@@ -149,7 +149,7 @@ def parse_role_content(content: Mapping[str, Any]) -> RoleContent | None:
         muted=_flag(content, "muted"),
         stage_id=None if stage is None else parse_stage(stage),
         reason=_text(content, "reason", TOPIC_LENGTH),
-        by=None if by is None else parse_user(by, "by"),
+        by=None if by is None else _user(by, "by"),
         via=_text(content, "via", 20),
     )
 
@@ -189,14 +189,31 @@ def is_hand_emoji(key: object) -> bool:
 def clean_text(text: str, limit: int) -> str:
     """One line of at most ``limit`` characters, without control characters and bidirectional overrides.
 
-    Zero-width non-joiner stays: Persian needs it."""
+    Zero-width joiners stay, as Persian needs them, but not where there is nothing to join."""
     kept = "".join(
-        " " if c in "\n\r\t" else c for c in text if c in "\n\r\t\u200c\u200d" or unicodedata.category(c) not in _UNSEEN
+        " " if c.isspace() else c
+        for c in text
+        if c.isspace() or c in _JOINERS or unicodedata.category(c) not in _UNSEEN
     )
-    return " ".join(kept.split(" ")).strip()[:limit]
+    line = " ".join(kept.split())[:limit].strip()
+    return line if line.strip(_JOINERS + " ") else ""
+
+
+_JOINERS = "\u200c\u200d"
 
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+def _user(value: object, name: str) -> UserId:
+    """JSON can hold half a surrogate pair, which no UTF-8 can."""
+    if isinstance(value, str) and not is_encodable(value):
+        raise BadInput(name, value, "give a full Matrix user id such as @ava:example.org")
+    return parse_user(value, name)
+
+
+def is_encodable(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _is_ms(value: object) -> TypeGuard[int]:

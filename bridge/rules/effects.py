@@ -9,18 +9,21 @@ from typing import Any
 
 from bridge.ids import StageId, UserId
 from bridge.rules.content import Via
-from bridge.rules.state import Cut
+from bridge.rules.cut import Cut
 
 
 @dataclass(frozen=True, slots=True)
 class ReadState:
+    """Read one place back. The answer is ``StateRead(kind, key, event, heard)``, ``heard`` being `StageState.heard` at
+    the moment the request was sent."""
+
     kind: str
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRoom:
-    """Read all state again: something changed that bears on many keys."""
+    """Read all state again: the last reading began too long ago to be trusted. The answer is a ``RoomRead``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class PostCard:
-    """A new stage card; later changes edit it by themselves."""
+    """A new stage is live and has no card; later changes edit it by themselves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,18 +43,23 @@ class StateHint:
 
 @dataclass(frozen=True, slots=True)
 class StateRead:
-    """The homeserver's answer: this is the current event under (kind, key), or there is none."""
+    """The homeserver's answer: this is the current event under (kind, key), or there is none.
+
+    ``heard``: `StageState.heard` when the request was sent. What was heard after that is not in the answer, so a hint
+    or a cut that came meanwhile is not settled by it. None: the answer was made after all that was heard so far."""
 
     kind: str
     key: str
     event: StateEvent | None
+    heard: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RoomRead:
-    """All current state of the room."""
+    """All current state of the room. ``heard``: as in `StateRead`."""
 
     events: tuple[StateEvent, ...]
+    heard: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,14 @@ class Restored:
     card: EventId | None = None
     seq: int = 0
     cuts: tuple[Cut, ...] = ()
+    stage_id: StageId | None = None
+    """The stage that hands, invitations and card belong to; those of another stage than the room's are let go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redacted:
-    """``m.room.redaction`` of an event: a reaction taken away, or a state event emptied."""
+    """``m.room.redaction`` of an event: a reaction taken away, or a state event emptied. A hint like any other: whether
+    ``sender`` could is for the homeserver to say."""
 
     event_id: EventId
     sender: UserId
@@ -104,7 +112,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A write we asked for was accepted."""
+    """A write we asked for was accepted. Each write is answered once, by this or by NotWritten."""
 
     write_id: str
     event_id: EventId | None

@@ -22,22 +22,12 @@ from dataclasses import replace
 from typing import assert_never
 
 from bridge.errors import BadInput
-from bridge.ids import EventId, UserId
+from bridge.ids import EventId, StageId, UserId, role_key, server_of
 from bridge.rules import content as c
-from bridge.rules import requests
-from bridge.rules import view as views
+from bridge.rules import hands, hints, requests, settle
 from bridge.rules.content import StateEvent
-from bridge.rules.effects import (
-    BadEvent,
-    CloseStage,
-    DropCut,
-    Effect,
-    Follow,
-    Keep,
-    ReadState,
-    Tell,
-    WriteState,
-)
+from bridge.rules.effects import BadEvent, CloseStage, Effect, Follow, Keep, PostCard, ReadState, Tell
+from bridge.rules.hands import Step
 from bridge.rules.inputs import (
     Asked,
     CardPosted,
@@ -53,23 +43,24 @@ from bridge.rules.inputs import (
     Tick,
     Written,
 )
-from bridge.rules.requests import Step, queue_changed, raise_hand
-from bridge.rules.state import WATCHED_BY_CUT, Cut, Hand, StageState
+from bridge.rules.state import Hand, StageState
+
+__all__ = ["reduce", "rewrite_cuts"]
 
 
 def reduce(state: StageState, happened: Input, now: int) -> Step:
     """What ``happened`` makes of ``state``. ``now``: ms since the epoch. Never raises."""
     match happened:
         case StateHint(event):
-            return _hint(state, event)
-        case StateRead(kind, key, event):
-            return _read(state, kind, key, event, now)
-        case RoomRead(events):
-            return _room_read(state, events, now)
+            return hints.take(state, event)
+        case StateRead():
+            return _read(state, happened, now)
+        case RoomRead():
+            return _room_read(state, happened, now)
         case Restored():
             return _restored(state, happened)
         case Redacted():
-            return _redacted(state, happened, now)
+            return _redacted(state, happened)
         case Reacted(target, sender, event_id):
             if target != state.card:
                 return state, []
@@ -89,95 +80,45 @@ def reduce(state: StageState, happened: Input, now: int) -> Step:
             return replace(state, card=event_id), [Keep()]
         case Tick():
             return _tick(state, now)
-        case _:
-            assert_never(happened)
+    assert_never(happened)
 
 
 # -- hints and truth ----------------------------------------------------------------------------
 
 
-def _hint(state: StageState, event: StateEvent) -> Step:
-    if event.kind not in c.WATCHED:
-        return state, []
-    if event.kind == c.HAND and event.key != event.sender:
-        return state, []  # anybody may be able to write such a key; only the person's own counts
-    place = (event.kind, event.key)
-    before = state.hints.get(place)
-    if before is not None and event.kind == c.ROLE and _takes_more(before, event):
-        event = before
-    state = _with_feared(replace(state, hints={**state.hints, place: event}))
-    return state, [ReadState(event.kind, event.key)]
-
-
-def _takes_more(a: StateEvent, b: StateEvent) -> bool:
-    """Of two hints about one key, not yet read back, the one that takes away more stays."""
-
-    def openness(event: StateEvent) -> int:
-        try:
-            role = c.parse_role_content(event.content)
-        except BadInput:
-            role = None
-        return 0 if role is None or role.role == "listener" else 1 if role.muted else 2
-
-    return openness(a) < openness(b)
-
-
-def _with_feared(state: StageState) -> StageState:
-    feared = state.room
-    for (kind, key), event in state.hints.items():
-        feared, _ = views.apply(feared, kind, key, event)
-    return replace(state, feared=feared)
-
-
-def _read(state: StageState, kind: str, key: str, event: StateEvent | None, now: int) -> Step:
-    before = state
-    room, bad = views.apply(state.room, kind, key, event)
-    hints = {place: hint for place, hint in state.hints.items() if place != (kind, key)}
-    state = _with_feared(replace(state, room=room, hints=hints))
-    effects: list[Effect] = list(bad)
-    state, dropped = _settle_cuts(state, kind, key, event)
+def _read(state: StageState, read: StateRead, now: int) -> Step:
+    before, place = state, (read.kind, read.key)
+    heard = state.heard if read.heard is None else read.heard
+    state, effects = hints.settle(state, place, read.event, heard)
+    if state is before:
+        return state, []  # a newer answer came before this one
+    state, dropped = settle.settle_cuts(state, place, read.event, heard)
     effects += dropped
-    if kind == c.HAND:
-        state, more = _hand_state(state, event, now)
+    if read.kind == c.HAND:
+        state, more = _hand_state(state, read.event, now)
         effects += more
     state, more = _follow_up(before, state, now)
     return state, effects + more
 
 
-def _room_read(state: StageState, events: tuple[StateEvent, ...], now: int) -> Step:
+def _room_read(state: StageState, read: RoomRead, now: int) -> Step:
     before = state
-    room, bad = views.room_from(event for event in events if event.kind != c.HAND)
-    state = replace(state, room=room, feared=room, hints={}, loaded=True)
-    effects: list[Effect] = list(bad)
-    for cut in list(state.cuts.values()):
-        kind, key = _place_of(cut)
-        standing = next((e for e in events if e.kind == kind and e.key == key), None)
-        state, dropped = _settle_cuts(state, kind, key, standing)
+    heard = state.heard if read.heard is None else read.heard
+    state, effects = hints.settle_all(state, read.events, heard)
+    if state is before:
+        return state, effects
+    standing = {(event.kind, event.key): event for event in read.events}
+    for place in sorted({cut.place for cut in state.cuts.values()}):
+        newer = state.recent.get(place)  # read by itself after the whole room was
+        event, since = (newer.event, newer.number) if newer else (standing.get(place), heard)
+        state, dropped = settle.settle_cuts(state, place, event, since)
         effects += dropped
-    for event in sorted(events, key=lambda e: (e.ts, e.event_id)):
-        if event.kind == c.HAND and event.key == event.sender:
+    for event in sorted(read.events, key=lambda e: (e.ts, e.event_id)):
+        if event.kind == c.HAND and (event.kind, event.key) not in state.recent:
             state, more = _hand_state(state, event, now)
             effects += more
     state, more = _follow_up(before, state, now)
     return state, effects + more
-
-
-def _place_of(cut: Cut) -> tuple[str, str]:
-    kind = WATCHED_BY_CUT[cut.kind]
-    key = "" if cut.kind == "end" else str(cut.user) if cut.kind == "kick" else f"_{cut.user}"
-    return kind, key
-
-
-def _settle_cuts(state: StageState, kind: str, key: str, event: StateEvent | None) -> Step:
-    """A cut whose write was accepted is over once its place was read back after that: state says it now.
-    One that could not be written gives way only to a newer event than the one it was aimed at."""
-    here = [cut for cut in state.cuts.values() if _place_of(cut) == (kind, key)]
-    found = event.event_id if event else None
-    over = {cut.cut_id for cut in here if cut.written or (cut.failed and found is not None and found != cut.seen)}
-    if not over:
-        return state, []
-    cuts = {cut_id: cut for cut_id, cut in state.cuts.items() if cut_id not in over}
-    return replace(state, cuts=cuts), [DropCut(cut_id) for cut_id in sorted(over)]
 
 
 def _hand_state(state: StageState, event: StateEvent | None, now: int) -> Step:
@@ -192,43 +133,58 @@ def _hand_state(state: StageState, event: StateEvent | None, now: int) -> Step:
     except BadInput as bad:
         return state, [BadEvent(event.event_id, event.kind, str(bad))]
     state = replace(state, hand_events={**state.hand_events, user: event.event_id})
-    if raised and not requests.why_no_hand(state, user):
-        return raise_hand(state, Hand(user, now, "event", note, event.event_id))
+    if raised and not hands.why_no_hand(state, user):
+        return hands.raise_hand(state, Hand(user, now, "event", note, event.event_id))
     if not raised and state.hand_of(user):
-        return requests.lower_hand(state, user)
+        return hands.lower_hand(state, user)
     return state, [Keep()]
 
 
 def _follow_up(before: StageState, state: StageState, now: int) -> Step:
     """What a change of the room's truth brings with it, whoever made it."""
-    effects: list[Effect] = []
-    room, old = state.room, before.room
-    if old.live and old.stage and (not room.live or room.stage is None or room.stage.stage_id != old.stage.stage_id):
-        effects.append(CloseStage(old.stage.stage_id))
-        state = replace(state, hands=(), invitations={}, hand_events={}, card=None, empty_since=None)
-        state, dropped = _drop_stage_cuts(state, old.stage.stage_id)
-        effects += [*dropped, Keep()]
-    gone = [hand.user for hand in state.hands if requests.hand_is_over(state, hand.user)]
-    if gone:
-        state = replace(state, hands=tuple(hand for hand in state.hands if hand.user not in gone))
-        state, more = queue_changed(state)
+    state, effects = _turn_over(before, state)
+    state, dropped = settle.drop_void(state)
+    effects += dropped
+    over = [hand.user for hand in state.hands if hands.hand_is_over(state, hand.user)]
+    if over:
+        state = replace(state, hands=tuple(hand for hand in state.hands if hand.user not in over))
+        state, more = hands.queue_changed(state)
         effects += more
     stale = {u for u in state.invitations if state.room.place(u) == "stage" or not state.room.may_be_here(u)}
     if stale:
-        kept = {u: by for u, by in state.invitations.items() if u not in stale}
-        state = replace(state, invitations=kept)
+        state = replace(state, invitations={u: by for u, by in state.invitations.items() if u not in stale})
         effects.append(Keep())
     effects += _told(before, state)
-    if room.successor and room.successor != old.successor:
-        effects.append(Follow(room.successor))
+    if state.room.successor and state.room.successor != before.room.successor:
+        effects.append(Follow(state.room.successor))
     state, more = _host(state, now)
     return state, effects + more
 
 
-def _drop_stage_cuts(state: StageState, stage_id: str) -> Step:
-    over = [cut.cut_id for cut in state.cuts.values() if cut.stage_id == stage_id and (cut.written or cut.failed)]
-    cuts = {cut_id: cut for cut_id, cut in state.cuts.items() if cut_id not in over}
-    return replace(state, cuts=cuts), [DropCut(cut_id) for cut_id in over]
+def _turn_over(before: StageState, state: StageState) -> Step:
+    """A stage that is over or another takes its hands, invitations and card with it, also where that happened while we
+    were away. Hand events acted on stay known, else a hand of the last stage would go up again in the next."""
+    if not state.loaded:
+        return state, []
+    effects: list[Effect] = []
+    old, new = _running(before), _running(state)
+    if old is not None and old != new:
+        effects.append(CloseStage(old))
+    kept = bool(state.hands or state.card or state.invitations)
+    # what a version kept that did not say for which stage is taken to be for the one we find
+    adopted = kept and state.kept_for is None and old is None and new is not None
+    if not adopted and (new != state.kept_for or (new is None and kept)):
+        state = replace(state, hands=(), invitations={}, card=None, empty_since=None, kept_for=None)
+        effects.append(Keep())
+    if new is not None and state.card is None and new != state.kept_for and state.ours:
+        effects.append(PostCard())
+    return replace(state, kept_for=new), effects
+
+
+def _running(state: StageState) -> StageId | None:
+    """The stage that is live in confirmed state."""
+    stage = state.room.stage
+    return stage.stage_id if state.loaded and stage is not None and state.room.runs(state.bot) else None
 
 
 def _told(before: StageState, state: StageState) -> list[Effect]:
@@ -236,13 +192,11 @@ def _told(before: StageState, state: StageState) -> list[Effect]:
     if not (before.loaded and before.room.live and state.room.live) or before.room.roles is state.room.roles:
         return []
     told: list[Effect] = []
-    for user in set(before.room.roles) | set(state.room.roles):
+    for user in sorted({*before.room.roles, *state.room.roles}):
         grant = state.room.roles.get(user)
         if grant == before.room.roles.get(user):
             continue
-        by = state.bot
-        if grant is not None:  # ``by`` is believed from the bot alone
-            by = (grant.content.by or state.bot) if grant.sender == state.bot else UserId(grant.sender)
+        by = state.bot if grant is None else requests.author(grant, state.bot)
         was, now_on = before.room.place(user), state.room.place(user)
         if was != now_on:
             told.append(Tell(user, "to_stage" if now_on == "stage" else "to_audience", by))
@@ -252,26 +206,26 @@ def _told(before: StageState, state: StageState) -> list[Effect]:
 
 
 def _host(state: StageState, now: int) -> Step:
-    """The host leaving does not end the stage: the moderator longest on stage is host, else a stage with nobody
-    left to host it ends after a grace."""
+    """The host leaving does not end the stage: the moderator longest on stage is host, else the speaker longest there;
+    a stage with nobody left to host it ends after a grace."""
     stage = state.room.stage
-    if not state.live or stage is None or stage.bot not in (None, state.bot):
-        return replace(state, empty_since=None) if state.empty_since is not None else state, []
-    if stage.host and state.room.may_be_here(stage.host):
-        return replace(state, empty_since=None) if state.empty_since is not None else state, []
+    if not state.live or stage is None or not state.ours or (stage.host and state.room.may_be_here(stage.host)):
+        return replace(state, empty_since=None), []
+    if any(write.by == state.bot for write in state.writes.values()):
+        return state, []  # an heir was named already and is not read back yet
     heirs = [u for u in state.speakers() if u != stage.host]
     heir = next((u for u in heirs if state.has_authority(u)), heirs[0] if heirs else None)
     if heir is None:
-        return replace(state, empty_since=state.empty_since or now), []
-    state, write_id = requests.next_id(state, now)
-    content = c.stage_content(replace(stage, host=heir))
-    return replace(state, empty_since=None), [WriteState(write_id, c.STAGE, "", content)]
+        return replace(state, empty_since=now if state.empty_since is None else state.empty_since), []
+    ask = Asked(state.bot, "topic", "event")
+    return requests.write(
+        replace(state, empty_since=None), ask, now, c.STAGE, "", c.stage_content(replace(stage, host=heir))
+    )
 
 
 def _tick(state: StageState, now: int) -> Step:
-    stage = state.room.stage
     over = state.empty_since is not None and now - state.empty_since >= state.policy.empty_grace_ms
-    if not over or stage is None or not state.live:
+    if not over or not state.live:
         return state, []
     return requests.end_stage(replace(state, empty_since=None), state.bot, "event", now)
 
@@ -281,13 +235,14 @@ def _tick(state: StageState, now: int) -> Step:
 
 def _restored(state: StageState, kept: Restored) -> Step:
     """Cuts that were durable and may not be in state act from the first moment, and are written (again)."""
-    cuts = {cut.cut_id: replace(cut, written=None, failed=False) for cut in kept.cuts}
+    cuts = {cut.cut_id: replace(cut, written=None, failed=False, settles=0) for cut in kept.cuts}
     state = replace(
         state,
         hands=kept.hands,
         invitations=dict(kept.invitations or {}),
         hand_events=dict(kept.hand_events or {}),
         card=kept.card,
+        kept_for=kept.stage_id,
         seq=max(state.seq, kept.seq),
         cuts={**state.cuts, **cuts},
     )
@@ -300,44 +255,63 @@ def rewrite_cuts(state: StageState) -> list[Effect]:
 
 
 def _written(state: StageState, write_id: str, event_id: EventId | None) -> Step:
+    state = replace(state, heard=state.heard + 1)
     cut = state.cuts.get(write_id)
-    if cut is None:
-        write = state.writes.get(write_id)
-        state = replace(state, writes={w: v for w, v in state.writes.items() if w != write_id})
-        again: list[Effect] = []
-        if write and write.act in _READ_AFTER:
-            again = [ReadState(c.STAGE, "")] if write.target is None else [ReadState(c.ROLE, f"_{write.target}")]
-        return state, again
-    done = replace(cut, written=event_id or EventId("$kick"), failed=False)
-    kind, key = _place_of(cut)
-    return replace(state, cuts={**state.cuts, write_id: done}), [ReadState(kind, key)]
-
-
-_READ_AFTER = {"start", "topic", "bring_up", "accept", "make_moderator", "unmute"}
-"""Read back as soon as the write returned: sooner than the homeserver's transaction, and no loss where none comes."""
+    if cut is not None:
+        done = replace(cut, written=event_id or EventId("$kick"), failed=False, settles=state.heard)
+        return replace(state, cuts={**state.cuts, write_id: done}), [ReadState(*cut.place)]
+    write = state.writes.get(write_id)
+    if write is None:
+        return state, []
+    state = replace(state, writes={w: v for w, v in state.writes.items() if w != write_id})
+    if write.target is None:
+        return state, [ReadState(c.STAGE, "")]
+    # A cut that could not be written gives way to what was given later, even where the homeserver answers with the
+    # event that stood already, as Synapse does for the same content.
+    given = {
+        i: replace(cut, written=event_id or EventId("$grant"), failed=False, settles=state.heard)
+        for i, cut in state.cuts.items()
+        if cut.failed and cut.user == write.target and cut.kind in ("mute", "to_audience")
+    }
+    return replace(state, cuts={**state.cuts, **given}), [ReadState(c.ROLE, role_key(write.target))]
 
 
 def _not_written(state: StageState, write_id: str, why: str) -> Step:
     cut = state.cuts.get(write_id)
     if cut is not None:
-        failed = replace(cut, failed=True)
-        told = Tell(cut.by, "cut_not_written", state.bot, by_chat=True)
-        return replace(state, cuts={**state.cuts, write_id: failed}), [told]
+        state = replace(state, heard=state.heard + 1)
+        failed = replace(cut, failed=True, settles=state.heard)
+        state = replace(state, cuts={**state.cuts, write_id: failed})
+        return state, _say(state, cut.by, "cut_not_written", write_id, why)
     write = state.writes.get(write_id)
     if write is None:
         return state, [BadEvent("", write_id, f"could not be written: {why}")]
     state = replace(state, writes={w: v for w, v in state.writes.items() if w != write_id})
-    return state, [Tell(write.by, "not_written", state.bot, by_chat=True)]
+    return state, _say(state, write.by, "not_written", write_id, why)
 
 
-def _redacted(state: StageState, gone: Redacted, now: int) -> Step:
-    """A reaction taken away lowers the hand it raised. A redacted state event counts as ``{}``: read it again."""
+def _say(state: StageState, by: UserId, key: str, write_id: str, why: str) -> list[Effect]:
+    if by == state.bot:
+        return [BadEvent("", write_id, f"could not be written: {why}")]
+    return [Tell(by, key, state.bot, by_chat=True)]
+
+
+def _redacted(state: StageState, gone: Redacted) -> Step:
+    """A reaction taken away lowers the hand it raised. A redacted state event counts as ``{}``: a hint that it is."""
     hand = next((h for h in state.hands if h.event_id == gone.event_id), None)
     if hand is not None:
-        return requests.lower_hand(state, hand.user)
+        # the homeserver's own rule for a redaction (authorization rules, room version 3, and event format)
+        may = server_of(gone.sender) == server_of(hand.user)
+        may = may or state.room.power.level(gone.sender) >= state.room.power.redact
+        return hands.lower_hand(state, hand.user) if may else (state, [])
     for user, grant in state.room.roles.items():
         if grant.event_id == gone.event_id:
-            return state, [ReadState(c.ROLE, f"_{user}")]
+            emptied = StateEvent(c.ROLE, role_key(user), gone.sender, {}, gone.event_id)
+            state, effects = hints.take(state, emptied)
+            if grant.content.muted or grant.content.role == "listener":  # on record, as it may let somebody be heard
+                words = f"a cut of {user} was redacted by {gone.sender}"
+                effects.append(BadEvent(gone.event_id, c.ROLE, words))
+            return state, effects
     if gone.event_id == state.room.stage_event:
-        return state, [ReadState(c.STAGE, "")]
+        return hints.take(state, StateEvent(c.STAGE, "", gone.sender, {}, gone.event_id))
     return state, []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bridge.ids import UserId
+from bridge.ids import UserId, role_key
 from bridge.rules import content as c
 from bridge.rules.authority import Permission
 from bridge.rules.content import RoleContent, StageContent
@@ -22,17 +22,17 @@ from bridge.rules.effects import (
     Keep,
     KeepCut,
     KickMember,
-    PostCard,
     Record,
     RevokeLinks,
     SendLink,
     Tell,
     WriteState,
 )
+from bridge.rules.hands import Step, lower_hand, queue_changed, raise_hand, why_no_hand
 from bridge.rules.inputs import ActName, Asked
-from bridge.rules.state import Cut, CutKind, Hand, StageState, Write
+from bridge.rules.state import Cut, CutKind, Grant, Hand, StageState, Write
 
-Step = tuple[StageState, list[Effect]]
+__all__ = ["Step", "asked", "author", "end_stage", "next_id", "why_no_hand", "write", "write_of_cut"]
 
 _AGAINST: frozenset[ActName] = frozenset({"to_audience", "mute", "kick"})
 _ON_OTHERS: frozenset[ActName] = frozenset(
@@ -47,7 +47,9 @@ def asked(state: StageState, ask: Asked, now: int) -> Step:
         reason, args = why_not
         return state, [Answer(ref=ask.ref, ok=False, text=reason, args=args)] if ask.ref else []
     state, effects = _DO[ask.act](state, ask, now)
-    if ask.ref and not any(isinstance(effect, Answer | SendLink) for effect in effects):
+    if not ask.ref:
+        return state, [effect for effect in effects if not isinstance(effect, Answer)]
+    if not any(isinstance(effect, Answer | SendLink) for effect in effects):
         effects.append(Answer(ref=ask.ref, ok=True, text=f"done-{ask.act.replace('_', '-')}", args=_names(state, ask)))
     return state, effects
 
@@ -69,21 +71,21 @@ _Why = tuple[str, Mapping[str, Any]]
 def _why_not(state: StageState, ask: Asked) -> _Why | None:
     """The key of the sentence that says why not; None: they may."""
     actor = ask.actor
-    if not (state.room.may_be_here(actor) and state.feared.may_be_here(actor)):
+    if not all(view.may_be_here(actor) for view in state.views(actor)):
         return "not-in-room", {}
-    if ask.act in ("help", "status"):
+    if state.policy.permission(actor) < Permission.listen:
+        return "not-permitted", {}
+    if ask.act in ("help", "status", "revoke_links"):
         return None
     if ask.act == "start":
         return _why_no_start(state, actor)
     if state.room.stage is None or not state.live:
         return "no-stage", {}
-    if state.room.stage.bot not in (None, state.bot):
+    if not state.ours:
         return "other-bot", {"bot": state.room.stage.bot}
     if ask.act == "raise":
         reason = why_no_hand(state, actor)
         return (reason, {}) if reason else None
-    if ask.act == "link" and state.policy.permission(actor) < Permission.listen:
-        return "not-permitted", {}
     if ask.act in ("end", "topic"):
         return None if _has_level_for(state, actor, c.STAGE) else ("not-moderator", {})
     if ask.act == "hands":
@@ -92,17 +94,16 @@ def _why_not(state: StageState, ask: Asked) -> _Why | None:
 
 
 def _has_level_for(state: StageState, actor: UserId, kind: str) -> bool:
-    views = (state.room, state.feared)
-    return all(view.power.level(actor) >= view.power.for_state(kind) for view in views)
+    return all(view.power.level(actor) >= view.power.for_state(kind) for view in state.views(actor))
 
 
 def _why_no_start(state: StageState, actor: UserId) -> _Why | None:
     power = state.room.power
-    if state.live:
+    if state.live or any(write.act == "start" for write in state.writes.values()):
         return "already-live", {}
     if state.policy.permission(actor) < Permission.host:
         return "not-permitted", {}
-    if state.room.encrypted:
+    if state.room.encrypted or state.feared.encrypted:
         return "encrypted", {}
     if not _has_level_for(state, actor, c.STAGE) or not _has_level_for(state, actor, c.ROLE):
         return "not-moderator", {}
@@ -124,19 +125,17 @@ def _why_not_on(state: StageState, ask: Asked) -> _Why | None:
         return "not-moderator", {}
     if not state.room.may_be_here(target) and act != "kick":
         return "target-not-here", {"name": target}
-    power = state.room.power
     by_level = _has_level_for(state, actor, c.ROLE)
-    if act == "kick" and (not by_level or power.level(actor) < power.kick):
+    if act == "kick" and not (by_level and all(v.power.level(actor) >= v.power.kick for v in state.views(actor))):
         return "not-moderator", {}
     if act == "make_moderator" and not by_level:
         return "not-moderator", {}
     if actor == target:
-        return ("not-self", {}) if act == "kick" else None
-    if by_level:
-        too_high = act in _AGAINST and power.level(target) >= power.level(actor)
-    else:
-        too_high = state.has_authority(target) or state.shown_role(target) == "host"
-    if too_high:
+        if act == "kick":
+            return "not-self", {}
+        if not by_level and act in ("unmute", "bring_up") and _muted_by_another(state, actor):
+            return "not-moderator", {}  # else the bot's power would undo what a moderator did
+    elif _is_too_high(state, ask, target, by_level):
         return "target-higher", {"name": state.name(target)}
     if act in ("bring_up", "invite") and state.policy.permission(target) < Permission.speak:
         return "target-not-permitted", {"name": state.name(target)}
@@ -147,59 +146,43 @@ def _why_not_on(state: StageState, ask: Asked) -> _Why | None:
     return None
 
 
+def _is_too_high(state: StageState, ask: Asked, target: UserId, by_level: bool) -> bool:
+    if by_level:
+        powers = [view.power for view in state.views(target)]
+        return ask.act in _AGAINST and any(power.level(target) >= power.level(ask.actor) for power in powers)
+    # a co-host acts on listeners and speakers only: whoever has authority in any view is neither
+    return state.shown_role(target) == "host" or any(
+        view.has_level(target) or view.is_cohost(target) for view in state.views(target)
+    )
+
+
+def _muted_by_another(state: StageState, user: UserId) -> bool:
+    if any(cut.kind == "mute" and cut.user == user and cut.by != user for cut in state.cuts.values()):
+        return True
+    return any(
+        view.muted(user) and author(grant, state.bot) != user
+        for view in state.views(user)
+        if (grant := view.grant(user))
+    )
+
+
+def author(grant: Grant, bot: UserId) -> UserId:
+    """Who gave a role. ``by`` is believed from the bot alone."""
+    return (grant.content.by or bot) if grant.sender == bot else UserId(grant.sender)
+
+
 def _is_full(state: StageState, target: UserId) -> bool:
-    on_stage = state.room.on_stage()
-    return state.room.stage is not None and target not in on_stage and len(on_stage) >= state.room.stage.speaker_limit
-
-
-def why_no_hand(state: StageState, user: UserId) -> str | None:
+    """Grants under way have their seats already."""
     stage = state.room.stage
-    if stage is None or not state.live:
-        return "no-stage"
-    if not state.may_hear(user):
-        return "not-in-room"
-    if stage.hands == "off":
-        return "hands-closed"
-    if state.policy.permission(user) < Permission.speak:
-        return "not-permitted"
-    return "on-stage-already" if state.on_stage(user) else None
+    coming = {w.target for w in state.writes.values() if w.act in _BRINGS_UP and w.target}
+    seats = set(state.room.on_stage()) | coming
+    return stage is not None and target not in seats and len(seats) >= stage.speaker_limit
 
 
-def hand_is_over(state: StageState, user: UserId) -> bool:
-    """A hand ends with its person on stage, gone, or with the stage."""
-    return not state.room.live or state.room.place(user) == "stage" or not state.room.may_be_here(user)
+_BRINGS_UP = ("bring_up", "invite", "accept", "make_moderator")
 
 
 # -- hands --------------------------------------------------------------------------------------
-
-
-def queue_changed(state: StageState) -> Step:
-    """The queue as one state event, bot-written and coalesced on its way: a state event for each hand would cost every
-    server of the room one for ever."""
-    stage = state.room.stage
-    state = replace(state, seq=state.seq + 1)
-    if stage is None or not state.live:
-        return state, [Keep()]
-    hands = [(hand.user, hand.ts, hand.via, hand.note) for hand in state.hands]
-    content = c.queue_content(stage.stage_id, state.seq, hands)
-    return state, [Keep(), WriteState(f"queue-{state.seq}", c.QUEUE, "", content)]
-
-
-def raise_hand(state: StageState, hand: Hand) -> Step:
-    """One hand a person; raising again keeps the place and takes the new note."""
-    old = state.hand_of(hand.user)
-    if old is None:
-        return queue_changed(replace(state, hands=(*state.hands, hand)))
-    if hand.note in ("", old.note):
-        return state, []
-    hands = tuple(replace(h, note=hand.note) if h.user == hand.user else h for h in state.hands)
-    return queue_changed(replace(state, hands=hands))
-
-
-def lower_hand(state: StageState, user: UserId) -> Step:
-    if state.hand_of(user) is None:
-        return state, []
-    return queue_changed(replace(state, hands=tuple(hand for hand in state.hands if hand.user != user)))
 
 
 def _raise(state: StageState, ask: Asked, now: int) -> Step:
@@ -224,36 +207,36 @@ def _not_now(state: StageState, ask: Asked, now: int) -> Step:
 # -- grants: through state first ----------------------------------------------------------------
 
 
-def _write(state: StageState, ask: Asked, now: int, kind: str, key: str, content: dict[str, Any]) -> Step:
+def write(state: StageState, ask: Asked, now: int, kind: str, key: str, content: dict[str, Any]) -> Step:
+    """A write that is not a cut; it is remembered until it was answered."""
     state, write_id = next_id(state, now)
-    write = Write(ask.actor, ask.via, ask.act, ask.target if kind == c.ROLE else None)
-    return replace(state, writes={**state.writes, write_id: write}), [WriteState(write_id, kind, key, content)]
+    record = Write(ask.actor, ask.via, ask.act, ask.target if kind == c.ROLE else None)
+    return replace(state, writes={**state.writes, write_id: record}), [WriteState(write_id, kind, key, content)]
 
 
 def _grant(state: StageState, ask: Asked, now: int, target: UserId, role: RoleContent) -> Step:
-    """A grant voids what was cut from the same person: it is the newer word, though it acts only once it is state."""
-    stage = state.room.stage
-    voided = {i for i, cut in state.cuts.items() if cut.user == target and cut.failed and cut.kind != "kick"}
-    state = replace(state, cuts={i: cut for i, cut in state.cuts.items() if i not in voided})
-    state, effects = _write(state, ask, now, c.ROLE, f"_{target}", c.role_content(role))
-    if stage is not None:
-        effects.append(Record(stage.stage_id, ask.act, ask.actor, ask.via, target))
+    state, effects = write(state, ask, now, c.ROLE, role_key(target), c.role_content(role))
+    if state.room.stage is not None:
+        effects.append(Record(state.room.stage.stage_id, ask.act, ask.actor, ask.via, target))
     return state, effects
 
 
 def _role(state: StageState, ask: Asked, **changes: Any) -> RoleContent:
-    """The role content for the target as it stands, changed."""
+    """The role content for the target as it stands, changed. A cut to the audience that is not in state yet stands."""
     target = ask.target or ask.actor
     grant = state.room.grant(target)
     on_stage = state.room.place(target) == "stage"
     old = grant.content if grant else RoleContent("speaker" if on_stage else "listener")
+    if state.is_cut(target, "to_audience"):
+        old = replace(old, role="listener")
     stage_id = state.room.stage.stage_id if state.room.stage else None
-    return replace(old, stage_id=stage_id, by=ask.actor, via=ask.via, reason=ask.text, **changes)
+    reason = c.clean_text(ask.text, c.TOPIC_LENGTH)
+    return replace(old, stage_id=stage_id, by=ask.actor, via=ask.via, reason=reason, **changes)
 
 
 def _bring_up(state: StageState, ask: Asked, now: int) -> Step:
     target = ask.target or ask.actor
-    if state.room.is_cohost(target):
+    if state.room.is_cohost(target) and not state.is_cut(target, "to_audience"):
         return _grant(state, ask, now, target, _role(state, ask, muted=False))
     return _grant(state, ask, now, target, _role(state, ask, role="speaker", muted=False))
 
@@ -306,11 +289,11 @@ def _cut(state: StageState, ask: Asked, now: int, kind: CutKind, target: UserId 
         return state, []
     state, cut_id = next_id(state, now)
     grant = state.room.roles.get(target) if target else None
-    cut = Cut(
-        cut_id, kind, target, ask.actor, ask.via, stage.stage_id, now, ask.text, seen=grant.event_id if grant else None
-    )
+    reason = c.clean_text(ask.text, c.TOPIC_LENGTH)
+    seen = grant.event_id if grant else None
+    cut = Cut(cut_id, kind, target, ask.actor, ask.via, stage.stage_id, now, reason, seen=seen)
     state = replace(state, cuts={**state.cuts, cut_id: cut})
-    record = Record(stage.stage_id, ask.act, ask.actor, ask.via, target, ask.text)
+    record = Record(stage.stage_id, ask.act, ask.actor, ask.via, target, reason)
     return state, [KeepCut(cut), write_of_cut(state, cut), record]
 
 
@@ -326,7 +309,7 @@ def write_of_cut(state: StageState, cut: Cut) -> Effect:
     ask = Asked(cut.by, cut.kind, cut.via, target=target, text=cut.reason)  # type: ignore[arg-type]
     changes = {"role": "listener", "muted": False} if cut.kind == "to_audience" else {"muted": True}
     role = replace(_role(state, ask, **changes), stage_id=cut.stage_id)
-    return WriteState(cut.cut_id, c.ROLE, f"_{target}", c.role_content(role), urgent=True)
+    return WriteState(cut.cut_id, c.ROLE, role_key(target), c.role_content(role), urgent=True)
 
 
 def _mute(state: StageState, ask: Asked, now: int) -> Step:
@@ -334,6 +317,12 @@ def _mute(state: StageState, ask: Asked, now: int) -> Step:
 
 
 def _to_audience(state: StageState, ask: Asked, now: int) -> Step:
+    """Stepping down from where one is not would let anybody write state through us, for ever in the room."""
+    target = ask.target
+    there = target and all(view.place(target) == "audience" for view in state.views(target))
+    if there and target == ask.actor and not any(write.target == target for write in state.writes.values()):
+        return state, []
+    state = replace(state, invitations={u: by for u, by in state.invitations.items() if u != target})
     return _cut(state, ask, now, "to_audience", ask.target)
 
 
@@ -368,16 +357,15 @@ def _start(state: StageState, ask: Asked, now: int) -> Step:
         guests=policy.guests or state.room.public,
         bot=state.bot,
     )
-    state = replace(state, hands=(), invitations={}, card=None)
-    state, effects = _write(state, ask, now, c.STAGE, "", c.stage_content(stage))
-    return state, [*effects, Record(stage.stage_id, "start", ask.actor, ask.via), Keep(), PostCard()]
+    state, effects = write(state, ask, now, c.STAGE, "", c.stage_content(stage))
+    return state, [*effects, Record(stage.stage_id, "start", ask.actor, ask.via)]
 
 
 def _topic(state: StageState, ask: Asked, now: int) -> Step:
     if state.room.stage is None:
         return state, []
     stage = replace(state.room.stage, topic=c.clean_text(ask.text, c.TOPIC_LENGTH))
-    return _write(state, ask, now, c.STAGE, "", c.stage_content(stage))
+    return write(state, ask, now, c.STAGE, "", c.stage_content(stage))
 
 
 def _status(state: StageState, ask: Asked, now: int) -> Step:

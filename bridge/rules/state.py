@@ -1,111 +1,39 @@
 """What a stage is: the room as the homeserver confirms it, what is feared, what was cut, who asks.
 
-A transaction is a *hint*: an appservice is also sent events that lost or were soft-failed. So there are two views
-of the room. ``room`` changes only by reading state back. ``feared`` is ``room`` with the hints not yet read back on
-top. A person is heard when *both* say so and no pending cut says otherwise: a hint can only take away.
+A transaction is a *hint*: an appservice is also sent events that lost or were soft-failed. So there is one confirmed
+view of the room, ``room``, which changes only by reading state back, and there are views that might be true:
+``feared``, ``room`` with all hints not yet read back on top, and ``room`` with each single one of them. A person is
+heard when *every* view says so and no pending cut says otherwise: a hint can only take away, and none can undo another.
+
+``heard`` counts what was heard. A reading settles only what was heard before it began.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from bridge.ids import EventId, RoomId, StageId, UserId, server_of
-from bridge.rules.authority import Permission, Policy, PowerLevels, ServerAcl
-from bridge.rules.content import ROLE, STAGE, RoleContent, StageContent, Via
+from bridge.ids import EventId, RoomId, StageId, UserId, role_key
+from bridge.rules import view as views
+from bridge.rules.authority import Permission, Policy
+from bridge.rules.content import MEMBER, ROLE, StageContent, StateEvent, Via
+from bridge.rules.cut import Cut, CutKind
+from bridge.rules.room import Grant, Member, Place, Room
 
-Place = Literal["stage", "audience"]
+__all__ = [
+    "Cut", "CutKind", "Grant", "Hand", "Heard", "Member", "Place", "Room", "ShownRole", "StageState", "Write",
+]  # fmt: skip
+
 ShownRole = Literal["host", "moderator", "speaker", "listener"]
-CutKind = Literal["mute", "to_audience", "kick", "end"]
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    membership: str
-    name: str = ""
+class Heard:
+    """An event (None: nothing stands there) and the count of all that was heard when it came, or its reading began."""
 
-    @property
-    def joined(self) -> bool:
-        return self.membership == "join"
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A role as it stands in room state."""
-
-    content: RoleContent
-    event_id: EventId
-    ts: int
-    sender: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """One view of the room's state."""
-
-    stage: StageContent | None = None
-    stage_event: EventId | None = None
-    stage_sender: str = ""
-    roles: Mapping[UserId, Grant] = field(default_factory=dict)
-    members: Mapping[UserId, Member] = field(default_factory=dict)
-    power: PowerLevels = PowerLevels()
-    power_content: Mapping[str, Any] | None = None
-    create: Mapping[str, Any] = field(default_factory=dict)
-    creator: str = ""
-    acl: ServerAcl = ServerAcl()
-    public: bool = False
-    encrypted: bool = False
-    name: str = ""
-    successor: RoomId | None = None
-
-    @property
-    def live(self) -> bool:
-        return self.stage is not None and self.stage.status == "live"
-
-    def grant(self, user: UserId) -> Grant | None:
-        """The role that counts now. One that names another stage is void; so are all where anybody could write one."""
-        grant = self.roles.get(user)
-        if grant is None or self.stage is None or not self.power.roles_are_guarded:
-            return None
-        return grant if grant.content.stage_id in (None, self.stage.stage_id) else None
-
-    def may_be_here(self, user: UserId) -> bool:
-        member = self.members.get(user)
-        return member is not None and member.joined and self.acl.admits(server_of(user))
-
-    def place(self, user: UserId) -> Place:
-        """Everyone enters in the audience except the host; an explicit role decides."""
-        grant = self.grant(user)
-        if grant is not None:
-            return "audience" if grant.content.role == "listener" else "stage"
-        return "stage" if self.stage is not None and self.stage.host == user else "audience"
-
-    def muted(self, user: UserId) -> bool:
-        grant = self.grant(user)
-        return grant is not None and grant.content.muted
-
-    def has_level(self, user: UserId) -> bool:
-        return self.power.roles_are_guarded and self.power.level(user) >= self.power.for_state(ROLE)
-
-    def is_cohost(self, user: UserId) -> bool:
-        grant = self.grant(user)
-        return grant is not None and grant.content.role == "moderator"
-
-    def since(self, user: UserId) -> int:
-        grant = self.grant(user)
-        if grant is not None:
-            return grant.ts
-        return (self.stage.started_ts or 0) if self.stage else 0
-
-    def on_stage(self) -> list[UserId]:
-        """Who has a place on the stage, longest there first, the host always; at most ``speaker_limit``."""
-        if self.stage is None or self.stage.status != "live":
-            return []
-        named = set(self.roles) | ({self.stage.host} if self.stage.host else set())
-        here = [u for u in named if self.place(u) == "stage" and self.may_be_here(u)]
-        here.sort(key=lambda u: (u != self.stage.host, self.since(u), u))  # type: ignore[union-attr]
-        return here[: self.stage.speaker_limit]
+    number: int
+    event: StateEvent | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +46,6 @@ class Hand:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """Somebody was cut off: acts at once, is durable, then written; outranks state until its own event came back."""
-
-    cut_id: str
-    kind: CutKind
-    user: UserId | None  # None: everybody (end)
-    by: UserId
-    via: str
-    stage_id: StageId
-    at_ms: int
-    reason: str = ""
-    written: EventId | None = None
-    failed: bool = False
-    seen: EventId | None = None  # the role event it was aimed at
-    """A cut that cannot be written stays until somebody gives a newer role, or the stage ends."""
-
-
-@dataclass(frozen=True, slots=True)
 class Write:
     """A write under way that is not a cut, so that a refusal can be told to whoever asked."""
 
@@ -145,16 +55,18 @@ class Write:
     target: UserId | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StageState:
     room_id: RoomId
     bot: UserId
     policy: Policy = Policy()
-    room: Room = Room()
-    feared: Room = Room()
-    hints: Mapping[tuple[str, str], Any] = field(
-        default_factory=dict
-    )  # (type, state key) → StateEvent not yet read back
+    room: Room = field(default_factory=Room)
+    feared: Room = field(default_factory=Room)
+    doubts: tuple[Room, ...] = ()  # one for each hint that bears on everybody
+    hints: Mapping[tuple[str, str], tuple[Heard, ...]] = field(default_factory=dict)  # (type, state key) → unread
+    heard: int = 0
+    recent: Mapping[tuple[str, str], Heard] = field(default_factory=dict)  # read since the last whole reading
+    forgotten: int = 0  # the number of the newest that fell out of ``recent``
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     writes: Mapping[str, Write] = field(default_factory=dict)
     hands: tuple[Hand, ...] = ()
@@ -162,47 +74,95 @@ class StageState:
     invitations: Mapping[UserId, UserId] = field(default_factory=dict)  # invited → by whom
     present: Mapping[UserId, int] = field(default_factory=dict)  # connected pages and calls for each person
     card: EventId | None = None
+    kept_for: StageId | None = None  # the stage that hands, invitations and card belong to
     seq: int = 0
     empty_since: int | None = None  # ms: nobody who could host is here since
     loaded: bool = False  # room state was read whole; before that every gate is shut
 
+    def __repr__(self) -> str:
+        """One line for a person who reads why a test failed or what the log says."""
+        stage = self.room.stage
+        status = "unread" if not self.loaded else "none" if stage is None else "live" if self.live else "shut"
+        seats = [f"{user}{' (muted)' if self.muted(user) else ''}" for user in self.speakers()]
+        cuts = [f"{c.kind} {c.user or ''}{'+' if c.written else '!' if c.failed else '?'}" for c in self.cuts.values()]
+        unread = [f"{kind}|{key} ×{len(hints)}" for (kind, key), hints in self.hints.items()]
+        parts: dict[str, list[str]] = {
+            "stage": seats,
+            "hands": [str(hand.user) for hand in self.hands],
+            "cuts": cuts,
+            "unread": unread,
+        }
+        shown = [f"{name}: {', '.join(texts)}" for name, texts in parts.items() if texts]
+        return f"<Stage {stage.stage_id if stage else '-'} {status}; heard {self.heard}; {'; '.join(shown)}>"
+
     # -- what follows from it ------------------------------------------------------------------
+
+    def views(self, user: UserId | None) -> Iterator[Room]:
+        """The room as it is and as it might be, as far as ``user`` is concerned: each hint together with the others,
+        and alone. In the latter ``members`` and ``roles`` may hold that user only."""
+        yield self.room
+        if not self.hints:
+            return
+        yield self.feared
+        yield from self.doubts
+        if user is None:
+            return
+        for kind, key in ((MEMBER, str(user)), (ROLE, role_key(user))):
+            for hint in self.hints.get((kind, key), ()):
+                yield views.apply(self._narrow(user), kind, key, hint.event)[0]
+
+    def _narrow(self, user: UserId) -> Room:
+        """``room`` with one person in it: copying all members for each hint about one is what a rush cannot bear."""
+        member, grant = self.room.members.get(user), self.room.roles.get(user)
+        return replace(self.room, members={user: member} if member else {}, roles={user: grant} if grant else {})
 
     @property
     def stage(self) -> StageContent | None:
         return self.room.stage
 
     @property
+    def ours(self) -> bool:
+        """Whether the stage is this bot's to write about: two Eyvans in one room otherwise answer and write twice."""
+        return self.room.stage is not None and self.room.stage.bot in (None, self.bot)
+
+    @property
     def live(self) -> bool:
-        ended = any(cut.kind == "end" for cut in self.cuts.values())
-        return self.loaded and self.room.live and self.feared.live and self._same_stage() and not ended
+        stage = self.room.stage
+        if not self.loaded or stage is None or any(c.kind == "end" and self.concerns(c) for c in self.cuts.values()):
+            return False
+        return all(
+            view.runs(self.bot) and view.stage is not None and view.stage.stage_id == stage.stage_id
+            for view in self.views(self.bot)
+        )
 
-    def _same_stage(self) -> bool:
-        a, b = self.room.stage, self.feared.stage
-        return a is not None and b is not None and a.stage_id == b.stage_id
+    def concerns(self, cut: Cut) -> bool:
+        """A cut is about the stage it was made on; a removal from the room is about any."""
+        return cut.kind == "kick" or self.room.stage is None or cut.stage_id == self.room.stage.stage_id
 
-    def _cut(self, user: UserId, *kinds: CutKind) -> bool:
-        return any(cut.user == user and cut.kind in kinds for cut in self.cuts.values())
+    def is_cut(self, user: UserId, *kinds: CutKind) -> bool:
+        return any(cut.user == user and cut.kind in kinds and self.concerns(cut) for cut in self.cuts.values())
 
     def may_hear(self, user: UserId | None) -> bool:
         """``None`` is a guest."""
-        if not self.live or self.stage is None:
+        if not self.live:
             return False
         if user is None:
-            return self.stage.guests and self.feared.stage is not None and self.feared.stage.guests
-        if self._cut(user, "kick") or self.policy.permission(user) < Permission.listen:
+            return all(view.stage is not None and view.stage.guests for view in self.views(None))
+        if self.is_cut(user, "kick") or self.policy.permission(user) < Permission.listen:
             return False
-        return self.room.may_be_here(user) and self.feared.may_be_here(user)
+        return all(view.may_be_here(user) for view in self.views(user))
 
     def on_stage(self, user: UserId) -> bool:
-        if not self.may_hear(user) or self._cut(user, "to_audience", "kick"):
+        if not self.may_hear(user) or self.is_cut(user, "to_audience"):
             return False
-        if self.room.place(user) != "stage" or self.feared.place(user) != "stage":
+        if self.policy.permission(user) < Permission.speak:
             return False
-        return user in self.room.on_stage() and self.policy.permission(user) >= Permission.speak
+        return all(view.place(user) == "stage" for view in self.views(user)) and all(
+            view.seats(user) for view in (self.room, *self.doubts)
+        )
 
     def muted(self, user: UserId) -> bool:
-        return self.room.muted(user) or self.feared.muted(user) or self._cut(user, "mute")
+        return self.is_cut(user, "mute") or any(view.muted(user) for view in self.views(user))
 
     def may_speak(self, user: UserId | None) -> bool:
         """The gate: whether what this person sends gets into the mix."""
@@ -210,11 +170,12 @@ class StageState:
 
     def has_authority(self, user: UserId) -> bool:
         """Moderator: by level, or as a co-host. Counts only while the person is in the room."""
-        if not (self.room.may_be_here(user) and self.feared.may_be_here(user)):
+        if self.is_cut(user, "kick"):
             return False
-        by_level = self.room.has_level(user) and self.feared.has_level(user)
-        return by_level or (
-            self.room.is_cohost(user) and self.feared.is_cohost(user) and not self._cut(user, "to_audience")
+        cohost = not self.is_cut(user, "to_audience")
+        return all(
+            view.may_be_here(user) and (view.has_level(user) or (cohost and view.is_cohost(user)))
+            for view in self.views(user)
         )
 
     def shown_role(self, user: UserId) -> ShownRole:
@@ -233,7 +194,3 @@ class StageState:
 
     def speakers(self) -> list[UserId]:
         return [user for user in self.room.on_stage() if self.on_stage(user)] if self.live else []
-
-
-WATCHED_BY_CUT = {"mute": ROLE, "to_audience": ROLE, "end": STAGE, "kick": "m.room.member"}
-"""The state type in which each kind of cut is written."""

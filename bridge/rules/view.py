@@ -7,21 +7,28 @@ from dataclasses import replace
 from typing import Any
 
 from bridge.errors import BadInput
-from bridge.ids import RoomId, parse_user, user_of_role_key
+from bridge.ids import UserId, parse_room, parse_user, user_of_role_key
 from bridge.rules import content as c
 from bridge.rules.authority import power_levels, server_acl
 from bridge.rules.content import StateEvent
 from bridge.rules.effects import BadEvent
-from bridge.rules.state import Grant, Member, Room
+from bridge.rules.room import Grant, Member, Room
 
 
 def room_from(events: Iterable[StateEvent]) -> tuple[Room, list[BadEvent]]:
-    """The view that all current state events make, in whatever order they come."""
+    """The view that all current state events make, in whatever order they come. O(events)."""
     room, bad = Room(), []
+    roles: dict[UserId, Grant] = {}
+    members: dict[UserId, Member] = {}
     for event in events:
-        room, wrong = apply(room, event.kind, event.key, event)
+        # roles and members one by one, on an empty view each: `apply` copies what stands already
+        alone = event.kind in (c.ROLE, c.MEMBER)
+        after, wrong = apply(Room() if alone else room, event.kind, event.key, event)
         bad += wrong
-    return room, bad
+        roles.update(after.roles)
+        members.update(after.members)
+        room = room if alone else after
+    return replace(room, roles=roles, members=members), bad
 
 
 def apply(room: Room, kind: str, key: str, event: StateEvent | None) -> tuple[Room, list[BadEvent]]:
@@ -64,11 +71,11 @@ def _member(room: Room, key: str, event: StateEvent | None) -> Room:
     body = _content(event)
     membership, name = body.get("membership"), body.get("displayname")
     members = dict(room.members)
-    if isinstance(membership, str):
-        shown = c.clean_text(name, c.NAME_LENGTH) if isinstance(name, str) else ""
-        members[user] = Member(membership, shown)
-    else:
+    if event is None:
         members.pop(user, None)
+    else:
+        shown = c.clean_text(name, c.NAME_LENGTH) if isinstance(name, str) else ""
+        members[user] = Member(membership if isinstance(membership, str) else "", shown)
     return replace(room, members=members)
 
 
@@ -87,7 +94,7 @@ def _create(room: Room, key: str, event: StateEvent | None) -> Room:
 
 
 def _acl(room: Room, key: str, event: StateEvent | None) -> Room:
-    return room if key else replace(room, acl=server_acl(_content(event)))
+    return room if key else replace(room, acl=server_acl(event.content if event else None))
 
 
 def _join_rules(room: Room, key: str, event: StateEvent | None) -> Room:
@@ -104,8 +111,11 @@ def _encryption(room: Room, key: str, event: StateEvent | None) -> Room:
 
 
 def _tombstone(room: Room, key: str, event: StateEvent | None) -> Room:
-    successor = _content(event).get("replacement_room")
-    return room if key else replace(room, successor=RoomId(successor) if isinstance(successor, str) else None)
+    named = _content(event).get("replacement_room")
+    if isinstance(named, str) and not c.is_encodable(named):
+        raise BadInput("replacement_room", named, "give a room id")
+    successor = None if named is None else parse_room(named, "replacement_room")
+    return room if key else replace(room, successor=successor)
 
 
 _APPLY = {
