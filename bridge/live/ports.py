@@ -56,7 +56,7 @@ class Matrix(Protocol):
 
     async def joined_rooms(self) -> Sequence[RoomId]: ...
 
-    async def ping(self) -> None:
+    async def ping(self) -> object:
         """Appservice ping (MSC2659), ms: the homeserver comes back to us and sends at once what it held back."""
 
 
