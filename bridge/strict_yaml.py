@@ -76,6 +76,7 @@ class _Reader:
 
     def error(self, line: int | None, name: str, value: object, remedy: str) -> ConfigError:
         where = f"{self.path}:{line}" if line else f"{self.path}"
+        name = name if name.isprintable() else shown(name)
         if value == _MISSING:
             return ConfigError(f"{where}: {name}: it is missing; {remedy}")
         return ConfigError(f"{where}: {name}: {value if value == _SECRET else shown(value)} cannot be used; {remedy}")

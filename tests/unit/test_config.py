@@ -183,6 +183,7 @@ def test_equal_tokens_are_refused(tmp_path: Path) -> None:
         ("logging:\n  level: LOUD", "config.yaml:4: logging.level: 'LOUD' cannot be used; give one of DEBUG"),
         ("media:\n  port: 1\n  port: 2", "config.yaml:5: not valid YAML: found duplicate key"),
         ("media: [", "not valid YAML"),
+        ('"a\\nb": 1', "config.yaml:3: 'a\\nb': 1 cannot be used; there is no such key"),
         ("media:\n\tport: 1", "config.yaml:4: not valid YAML"),
         ("a: !!python/object:os.system x", "config.yaml:3: a: "),
         ("---\na: b", "not valid YAML"),
@@ -207,7 +208,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_config(tmp_path / "latin", SECRETS)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import BadToken, ConfigError
@@ -58,6 +58,7 @@ def test_guests_have_no_user() -> None:
     assert SIGNER.verify_session(SIGNER.make_session(guest, NOW, NOW + 1), NOW).claims == guest
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters=":\0 "), min_size=1, max_size=60),
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60),
@@ -82,12 +83,14 @@ def test_every_changed_character_is_refused(token: str) -> None:
             assert refused(token[:at] + new + token[at + 1 :]) == {"altered"}
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(LINK) - 1), st.characters(exclude_categories=["Cs"]))
 def test_any_altered_byte_is_refused(at: int, new: str) -> None:
     if new != LINK[at]:
         assert refused(LINK[:at] + new + LINK[at + 1 :]) == {"altered"}
 
 
+@settings(deadline=None)
 @given(st.one_of(st.none(), st.integers(), st.binary(), st.text(), st.lists(st.text())))
 def test_junk_is_refused(junk: object) -> None:
     assert refused(junk) == {"altered"}
