@@ -26,7 +26,7 @@ _CAPACITY = 64
 _JUMP = RATE
 """A timestamp off by more than a second from what the clock says is a new timeline."""
 _LATE_RUN = 5
-"""So many late packets in a row mean that the path became slower for good: start afresh."""
+"""So many late packets in a row, or slower than any target, mean that the path became slower for good."""
 _DRY_CHUNKS = 5
 """Concealed 20 ms chunks with nothing behind them before silence: libopus has faded out by then."""
 _BUCKETS, _BUCKET = 10, RATE
@@ -70,7 +70,7 @@ class JitterBuffer:
         self._length = _FRAME  # of the sender's packets
         self._was_dtx = False
         self._dry = 0
-        self._late_run = 0
+        self._late_run = self._slow_run = 0
         self._minima: deque[tuple[int, int]] = deque(maxlen=_BUCKETS)  # (bucket number, smallest transit)
         self._spreads: deque[int] = deque(maxlen=_SPREADS)
         self._target = float(2 * _FRAME)
@@ -90,6 +90,7 @@ class JitterBuffer:
             self._restart(timestamp)
             time = timestamp
             transit = clock - time
+        self._follow_slower_path(transit)
         if self._is_late(time):
             self.late += 1
             self._late_run += 1
@@ -126,6 +127,17 @@ class JitterBuffer:
     def _base(self) -> int:
         return min(each for _, each in self._minima)
 
+    def _follow_slower_path(self, transit: int) -> None:
+        """Forget how fast the path was: at once where nothing is playing, else after a run of slow packets."""
+        if not self._minima or transit - self._base() <= _MAX_TARGET:
+            self._slow_run = 0
+            return
+        self._slow_run += 1
+        if self._slow_run >= _LATE_RUN or (self._next is None and not self._held):
+            self._minima.clear()
+            self._spreads.clear()
+            self._slow_run = 0
+
     def _learn(self, transit: int, clock: int) -> None:
         bucket = clock // _BUCKET
         if self._minima and self._minima[-1][0] == bucket:
@@ -146,7 +158,7 @@ class JitterBuffer:
         self._held.clear()
         self._next = self._played_until = self._last_sequence = None
         self._minima.clear()
-        self._late_run = self._dry = 0
+        self._late_run = self._slow_run = self._dry = 0
         self._started = False
         self._last_time = timestamp
 
@@ -178,7 +190,7 @@ class JitterBuffer:
             if self._due(now) < first:
                 return _SILENCE
             self._next = first
-        if self._next - queued > self._due(now) + _FRAME:  # ahead of what is due: stretch, without moving on
+        if self._next - queued > self._due(now) + _FRAME // 2:  # ahead of what is due: stretch, without moving on
             return _SILENCE if self._was_dtx else Chunk(Kind.CONCEAL, b"", _FRAME)
         held = self._held.pop(self._next, None)
         if held is not None:

@@ -21,6 +21,8 @@ from bridge.media.opus import FRAME, Encoder, Samples
 _FADE = 480  # samples: 10 ms
 _RAMP_UP: Samples = np.linspace(0, 1, _FADE, dtype=np.float32)
 _RAMP_DOWN: Samples = np.ascontiguousarray(_RAMP_UP[::-1])
+_GUESS_GAINS = (1.0, 1.0, 0.6, 0.3, 0.1, 0.0)
+"""At the edges of one concealed chunk after another: libopus itself fades a guessed tone to noise, never to nothing."""
 _SILENT_PEAK = 1e-4  # −80 dBFS: below it a frame adds nothing
 _QUIET_RMS = 0.003  # −50 dBFS: such a frame may be dropped to win back delay
 _FORCED_SURPLUS = 4 * FRAME  # so far behind, a loud frame is dropped too
@@ -37,8 +39,23 @@ class Voice:
 
     The gate is shut at first. ``shut`` drops all that is buffered; what was being heard ends in a 10 ms fade."""
 
-    __slots__ = ("_decoder", "_fading_in", "_levels_from_packets", "_queue", "_tail", "csrc", "decoded", "errors",
-                 "jitter", "level", "open", "owner", "quiet_ticks", "talking")  # fmt: skip
+    __slots__ = (
+        "_decoder",
+        "_fading_in",
+        "_guesses",
+        "_levels_from_packets",
+        "_queue",
+        "_tail",
+        "csrc",
+        "decoded",
+        "errors",
+        "jitter",
+        "level",
+        "open",
+        "owner",
+        "quiet_ticks",
+        "talking",
+    )
 
     def __init__(self, owner: str, csrc: int) -> None:
         self.owner, self.csrc = owner, csrc
@@ -52,6 +69,7 @@ class Voice:
         self._queue: Samples = np.zeros(0, np.float32)  # decoded, not played; below one frame plus one packet
         self._tail: Samples | None = None
         self._fading_in = False
+        self._guesses = 0  # concealed chunks since the last one that was decoded
         self._levels_from_packets = False
 
     @property
@@ -130,15 +148,28 @@ class Voice:
         if self._decoder is None:
             self._decoder = opus.Decoder()
         try:
+            if chunk.kind is Kind.CONCEAL:
+                return self._guess(self._decoder, chunk.samples)
             if chunk.kind is Kind.PLAY:
                 self.decoded += 1
-                return self._decoder.decode(chunk.payload)
-            if chunk.kind is Kind.RECOVER:
-                return self._decoder.recover(chunk.payload, chunk.samples)
-            return self._decoder.conceal(chunk.samples)
+                samples = self._decoder.decode(chunk.payload)
+            else:
+                samples = self._decoder.recover(chunk.payload, chunk.samples)
         except opus.OpusError:
             self.errors += 1  # a corrupt packet costs its own time only
             return np.zeros(chunk.samples, np.float32)
+        if self._guesses:
+            gain = _GUESS_GAINS[min(self._guesses, len(_GUESS_GAINS) - 1)]
+            reach = min(_FADE // 2, len(samples))
+            samples[:reach] *= np.linspace(gain, 1, reach, dtype=np.float32)
+            self._guesses = 0
+        return samples
+
+    def _guess(self, decoder: opus.Decoder, count: int) -> Samples:
+        last = len(_GUESS_GAINS) - 1
+        start, end = _GUESS_GAINS[min(self._guesses, last)], _GUESS_GAINS[min(self._guesses + 1, last)]
+        self._guesses += 1
+        return decoder.conceal(count) * np.linspace(start, end, count, dtype=np.float32)
 
 
 def _rms(frame: Samples) -> float:

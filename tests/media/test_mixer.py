@@ -1,0 +1,308 @@
+"""The mixer with real packets on a simulated clock; what a listener's decoder makes of it is measured."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.media import opus
+from bridge.media.mixer import QUIET, SILENCE, Frame, Limiter, Mixer, Output, Voice, dbov
+from bridge.media.opus import FRAME, Samples
+from tests.helpers.raw_peer import as_samples
+from tests.helpers.tone import Samples as Pcm
+from tests.helpers.tone import level_at, ratio_at, rms_dbfs, sine
+
+
+class Talker:
+    """A voice and the packets it gets: one each 20 ms, unless ``mute``."""
+
+    def __init__(self, owner: str, csrc: int, hz: float, dbfs: float = -12) -> None:
+        self.voice = Voice(owner, csrc)
+        self.voice.open_gate()
+        self.encoder = opus.Encoder()
+        self.tone = sine(hz, 1, dbfs=dbfs).astype(np.float32) / 32768
+        self.mute = False
+        self.sent = 0
+        self.loss = 0.0
+        self.chance = random.Random(5)
+
+    def send(self, tick: int) -> None:
+        if self.mute:
+            return
+        at = tick % 50 * FRAME
+        packet = self.encoder.encode(np.ascontiguousarray(self.tone[at : at + FRAME]))
+        self.sent += 1
+        if self.chance.random() >= self.loss:
+            self.voice.put(self.sent, tick * FRAME, packet, None, tick * 0.02 + 0.005)
+
+
+class Stage:
+    """Some talkers and a mixer; ``ears`` decode as listeners of an owner (or of nobody: "") do."""
+
+    def __init__(self, *talkers: Talker) -> None:
+        self.talkers = list(talkers)
+        self.mixer = Mixer()
+        self.tick = 0
+        self.decoders: dict[str, opus.Decoder] = {}
+        self.heard: dict[str, list[Samples]] = {}
+        self.frames: dict[str, list[Frame]] = {}
+
+    def run(self, ticks: int, ears: Sequence[str] = ("",)) -> Output:
+        for _ in range(ticks):
+            for each in self.talkers:
+                each.send(self.tick)
+            output = self.mixer.tick([each.voice for each in self.talkers], self.tick * 0.02 + 0.013)
+            for ear in ears:
+                frame = output.own.get(ear, output.shared)
+                decoder = self.decoders.setdefault(ear, opus.Decoder())
+                samples = decoder.decode(frame.payload).copy() if frame.sounding else np.zeros(FRAME, np.float32)
+                self.heard.setdefault(ear, []).append(samples)
+                self.frames.setdefault(ear, []).append(frame)
+            self.tick += 1
+        return output
+
+    def last(self, ear: str, ticks: int) -> Pcm:
+        return as_samples(np.concatenate(self.heard[ear][-ticks:]))
+
+
+def test_each_owner_gets_the_mix_without_their_own() -> None:
+    stage = Stage(Talker("ava", 1, 440), Talker("ben", 2, 660), Talker("cem", 3, 880))
+    output = stage.run(100, ("", "ava", "ben"))
+    everyone = stage.last("", 50)
+    for hz in (440, 660, 880):
+        assert level_at(everyone, hz) == pytest.approx(-12, abs=3)
+    assert level_at(stage.last("ava", 50), 440) < -60
+    assert level_at(stage.last("ava", 50), 660) > -15
+    assert level_at(stage.last("ben", 50), 660) < -60
+    assert {csrc for csrc, _ in output.shared.csrcs} == {1, 2, 3}
+    assert {csrc for csrc, _ in output.own["ava"].csrcs} == {2, 3}
+
+
+def test_one_encode_for_all_who_are_silent() -> None:
+    stage = Stage(Talker("ava", 1, 440))
+    output = stage.run(50)
+    assert set(output.own) == {"ava"}
+    assert output.own["ava"] is QUIET  # alone: nothing for them, and no encoder at work
+    before = stage.mixer.encodes
+    stage.run(50)
+    assert stage.mixer.encodes - before == 50
+
+
+def test_two_voices_of_one_owner() -> None:
+    stage = Stage(Talker("ava", 1, 440), Talker("ava", 2, 660), Talker("ben", 3, 880))
+    stage.run(100, ("ava",))
+    heard = stage.last("ava", 50)
+    assert ratio_at(heard, 880) > 30
+    assert level_at(heard, 440) < -60
+    assert level_at(heard, 660) < -60
+
+
+def worst_step(heard: Pcm) -> float:
+    """dB of what is above 2 kHz in any 20 ms: a click in a mix of low tones."""
+    worst = -120.0
+    for start in range(0, len(heard) - FRAME, FRAME // 2):
+        window = heard[start : start + FRAME] * np.hanning(FRAME)
+        bins = np.abs(np.fft.rfft(window / 32768.0)) ** 2 * 8 / FRAME**2 * 1.5
+        worst = max(worst, 10 * float(np.log10(np.sum(bins[40:]) + 1e-12)))
+    return worst
+
+
+def test_moving_to_an_own_encoder_and_back_does_not_click() -> None:
+    ben = Talker("ben", 2, 440)
+    ava = Talker("ava", 1, 660)
+    ava.mute = True
+    stage = Stage(ava, ben)
+    stage.run(60, ("ava",))
+    steady = worst_step(stage.last("ava", 40))
+    ava.mute = False
+    output = stage.run(40, ("ava",))
+    assert "ava" in output.own
+    ava.mute = True
+    output = stage.run(170, ("ava",))
+    assert "ava" not in output.own  # two seconds later
+    assert worst_step(stage.last("ava", 215)) < steady + 6
+    assert level_at(stage.last("ava", 200), 660) < -60
+    assert level_at(stage.last("ava", 50), 440) == pytest.approx(-12, abs=1)
+
+
+def test_silence_costs_nothing_and_ends_within_a_frame() -> None:
+    talker = Talker("ava", 1, 440)
+    stage = Stage(talker)
+    stage.run(50)
+    talker.mute = True
+    stage.run(40)
+    assert stage.frames[""][-1] is QUIET
+    before = stage.mixer.encodes
+    stage.run(100)
+    assert stage.mixer.encodes == before
+    assert opus.samples_in(QUIET.payload) == FRAME
+    assert len(opus.Decoder().decode(QUIET.payload)) == FRAME
+    talker.mute = False
+    stage.run(4)
+    assert stage.frames[""][-1].sounding
+
+
+def test_a_talker_who_stops_dead_fades() -> None:
+    talker = Talker("ava", 1, 440)
+    stage = Stage(talker)
+    stage.run(60)
+    steady = worst_step(stage.last("", 40))
+    talker.mute = True
+    stage.run(30)
+    assert worst_step(stage.last("", 35)) < steady + 12
+    assert rms_dbfs(stage.last("", 10)) < -60
+
+
+@pytest.mark.parametrize("shut", [True, False])
+def test_the_gate_fades_within_ten_milliseconds(shut: bool) -> None:
+    voice, talker = None, Talker("ava", 1, 440)
+    voice = talker.voice
+    frames = []
+    if not shut:
+        voice.shut(0)
+    for tick in range(80):
+        talker.send(tick)
+        if tick == 50:
+            voice.shut(tick * 0.02) if shut else voice.open_gate()
+        frame = voice.frame(tick * 0.02 + 0.013)
+        frames.append(np.zeros(FRAME, np.float32) if frame is None else frame.copy())
+    sound = np.concatenate(frames)
+    edge = 50 * FRAME
+    if shut:
+        assert np.abs(sound[edge + 480 :]).max() == 0
+        assert np.abs(sound[edge - 480 : edge]).max() > 0.2
+        assert 0.1 < np.abs(sound[edge : edge + 240]).max() < 0.27
+        assert np.abs(sound[edge + 432 : edge + 480]).max() < 0.03
+        assert not voice.fading
+    else:
+        assert np.abs(sound[:edge]).max() == 0
+        first = int(np.nonzero(sound)[0][0])
+        assert np.abs(sound[first : first + 48]).max() < 0.06
+        assert np.abs(sound[-FRAME:]).max() > 0.2
+    assert worst_step(as_samples(sound)) < -45
+
+
+def test_what_was_buffered_behind_a_shut_gate_is_never_heard() -> None:
+    talker = Talker("ava", 1, 440)
+    for tick in range(20):
+        talker.send(tick)
+    talker.voice.shut(0.4)
+    talker.voice.open_gate()
+    assert all(talker.voice.frame(0.42 + each * 0.02) is None for each in range(20))
+
+
+def test_five_percent_loss_is_covered() -> None:
+    talker = Talker("ava", 1, 440)
+    talker.loss = 0.05
+    stage = Stage(talker)
+    stage.run(1000)
+    heard = stage.last("", 950)
+    levels = [rms_dbfs(heard[at : at + FRAME]) for at in range(0, len(heard), FRAME)]
+    assert sum(level < -30 for level in levels) <= 5  # 99.5 % of the time there is sound
+    assert talker.voice.jitter.lost > 30
+
+
+def test_drifting_sender_never_ends_the_tone() -> None:
+    voice, encoder, tone = Voice("ava", 1), opus.Encoder(), sine(440, 1).astype(np.float32) / 32768
+    voice.open_gate()
+    packets = [(n * 0.02 * 1.0003 + 0.005, n) for n in range(6000)]
+    silent = 0
+    for tick in range(6000):
+        now = tick * 0.02 + 0.013
+        while packets and packets[0][0] <= now:
+            at, number = packets.pop(0)
+            start = number % 50 * FRAME
+            payload = encoder.encode(np.ascontiguousarray(tone[start : start + FRAME]))
+            voice.put(number & 0xFFFF, number * FRAME, payload, None, at)
+        frame = voice.frame(now)
+        silent += tick > 20 and (frame is None or float(np.abs(frame).max()) < 0.05)
+    assert silent == 0
+    assert len(voice._queue) < FRAME
+
+
+@pytest.mark.parametrize("count", [2, 8, 20])
+def test_many_loud_voices_never_clip(count: int) -> None:
+    stage = Stage(*(Talker(f"o{n}", n + 1, 300 + 37 * n, dbfs=-3) for n in range(count)))
+    stage.run(60)
+    limiter, mix = Limiter(), np.zeros(FRAME, np.float32)
+    for _ in range(100):
+        mix = limiter.apply((np.random.default_rng(1).standard_normal(FRAME) * count).astype(np.float32))
+        assert np.abs(mix).max() < 1
+    heard = np.concatenate(stage.heard[""][-40:])
+    assert rms_dbfs(as_samples(heard)) > -20
+    assert len(stage.frames[""][-1].csrcs) == min(count, 15)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=10))
+def test_limiter_never_reaches_full_scale(peaks: list[float]) -> None:
+    limiter = Limiter()
+    ramp = np.linspace(-1, 1, FRAME, dtype=np.float32)
+    for peak in peaks:
+        out = limiter.apply(ramp * np.float32(peak))
+        assert out.dtype == np.float32
+        assert float(np.abs(out).max()) < 1
+
+
+def test_limiter_leaves_soft_sound_alone_and_recovers() -> None:
+    limiter = Limiter()
+    soft = (sine(440, 0.02, dbfs=-12) / 32768).astype(np.float32)
+    assert np.array_equal(limiter.apply(soft), soft)
+    limiter.apply(soft * 40)
+    assert limiter.gain < 0.2
+    for _ in range(200):
+        out = limiter.apply(soft)
+    assert np.allclose(out, soft, atol=0.002)
+    assert np.array_equal(limiter.apply(np.full(FRAME, np.nan, np.float32)), np.zeros(FRAME))
+
+
+def test_levels_with_hysteresis_and_one_last_empty_mapping() -> None:
+    talker = Talker("ava", 7, 440)
+    stage = Stage(talker)
+    told = []
+    for tick in range(200):
+        talker.mute = tick >= 100
+        stage.run(1)
+        levels = stage.mixer.levels([talker.voice])
+        if levels is not None:
+            told.append((tick, levels))
+    assert told[0][1].keys() == {7}
+    assert told[0][1][7] == pytest.approx(15, abs=2)
+    assert all(b[0] - a[0] >= 5 for a, b in itertools.pairwise(told))
+    assert [levels for _, levels in told if not levels] == [{}]
+    assert told[-1][1] == {}
+    assert 115 <= told[-1][0] <= 135  # 300 ms after the end, which itself is noticed some frames late
+
+
+def test_gated_talkers_have_no_level() -> None:
+    talker = Talker("ava", 7, 440)
+    stage = Stage(talker)
+    stage.run(50)
+    talker.voice.shut(1.0)
+    stage.run(1)
+    assert stage.mixer.levels([talker.voice]) is None
+    assert talker.voice.level == SILENCE
+
+
+@pytest.mark.parametrize(("rms", "level"), [(1.0, 0), (0.1, 20), (0.0, 127), (1e-9, 127), (2.0, 0)])
+def test_dbov(rms: float, level: int) -> None:
+    assert dbov(rms) == level
+
+
+def test_a_corrupt_packet_costs_its_own_time_only() -> None:
+    talker = Talker("ava", 1, 440)
+    stage = Stage(talker)
+    stage.run(30)
+    talker.sent += 1
+    talker.mute = True
+    talker.voice.put(talker.sent, stage.tick * FRAME, b"\x7b\x81\xff\xff", None, stage.tick * 0.02 + 0.005)
+    stage.run(1)
+    talker.mute = False
+    stage.run(30)
+    assert level_at(stage.last("", 20), 440) == pytest.approx(-12, abs=1)
