@@ -155,7 +155,8 @@ class Store(Protocol):
     async def records(self, room: RoomId, limit: int) -> Sequence[JsonObject]: ...
 
     async def open_link(self, link_id: str, device_hash: str, expires_ms: int, max_devices: int) -> bool:
-        """Bind a device to a link. False where ``max_devices`` others have it already, or it was revoked."""
+        """Bind a device to a link. False where ``max_devices`` others have it already. Whether the link was revoked
+        is asked apart (``links_revoked_before``)."""
 
     async def revoke_links(self, user: UserId, room: RoomId, now_ms: int) -> None:
         """Links made for that person and room before now open nothing any more."""
