@@ -34,14 +34,13 @@ def room_from(events: Iterable[StateEvent]) -> tuple[Room, list[BadEvent]]:
 def apply(room: Room, kind: str, key: str, event: StateEvent | None) -> tuple[Room, list[BadEvent]]:
     """``room`` with what stands under (kind, key) replaced; None: nothing stands there."""
     try:
+        if not c.is_encodable(key):
+            raise BadInput("state_key", key, "half a surrogate pair is no text")
         return _APPLY[kind](room, key, event) if kind in _APPLY else room, []
     except BadInput as bad:
         emptied = replace(event, content={}) if event else None
-        reason = BadEvent(event.event_id if event else "", kind, str(bad))
-        try:
-            return _APPLY[kind](room, key, emptied), [reason]
-        except BadInput:  # the state key itself is of no use
-            return room, [reason]
+        room = room if bad.field == "state_key" else _APPLY[kind](room, key, emptied)
+        return room, [BadEvent(event.event_id if event else "", kind, str(bad))]
 
 
 def _content(event: StateEvent | None) -> Mapping[str, Any]:
