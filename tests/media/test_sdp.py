@@ -1,0 +1,172 @@
+"""Offers as browsers and others write them (``offers/``: Chromium's and Firefox's were recorded, Safari's and
+GStreamer's written after theirs) and what we answer. aiortc's parser is the second opinion."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from aiortc.sdp import SessionDescription
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.errors import BadInput
+from bridge.media import rtp, sdp
+
+OFFERS = {path.stem: path.read_text() for path in sorted((Path(__file__).parent / "offers").glob("*.sdp"))}
+GOOD = OFFERS["safari-18-listener"]
+OURS = sdp.Ours(
+    ssrc=4242,
+    cname="name",
+    ufrag="ours",
+    password="p" * 24,
+    fingerprint=":".join(["AB"] * 32),
+    addresses=("192.0.2.7", "2001:db8::7"),
+    port=40_000,
+)
+
+
+def answered(text: str) -> str:
+    return sdp.answer(sdp.parse(text), OURS, 1, 2)
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_every_section_is_answered_in_its_place(name: str) -> None:
+    offer, answer = OFFERS[name], answered(OFFERS[name])
+    wanted = re.findall(r"^m=(\w+) ", offer, re.M)
+    assert re.findall(r"^m=(\w+) ", answer, re.M) == wanted
+    assert re.findall(r"^a=mid:(\S+)", answer, re.M) == re.findall(r"^a=mid:(\S+)", offer, re.M)
+    assert "a=ice-lite\r\n" in answer.split("m=")[0]
+    parsed = SessionDescription.parse(answer)
+    first = next(number for number, kind in enumerate(wanted) if kind == "audio")
+    media = parsed.media[first]
+    assert [codec.name for codec in media.rtp.codecs] == ["opus"]
+    assert media.rtp.codecs[0].parameters == {"minptime": 10, "useinbandfec": 1, "usedtx": "1"}
+    assert media.dtls is not None
+    assert media.dtls.role == "server"
+    assert [(each.ip, each.port, each.type) for each in media.ice_candidates] == [
+        ("192.0.2.7", 40_000, "host"),
+        ("2001:db8::7", 40_000, "host"),
+    ]
+    assert media.ice_candidates_complete
+    assert media.ssrc[0].ssrc == 4242
+    bundle = [group.items for group in parsed.group if group.semantic == "BUNDLE"]
+    living = [each.rtp.muxId for each in parsed.media if each.port]
+    assert bundle == [living]
+    for number, each in enumerate(parsed.media):
+        if number != first:
+            assert each.direction == "inactive" or each.port == 0
+        if each.kind == "application":
+            assert each.port == 0
+
+
+@pytest.mark.parametrize(
+    ("offered", "ours"),
+    [("sendrecv", "sendrecv"), ("recvonly", "sendonly"), ("sendonly", "recvonly"), ("inactive", "inactive")],
+)
+def test_direction(offered: str, ours: str) -> None:
+    assert f"a={ours}\r\n" in answered(GOOD.replace("a=recvonly", f"a={offered}"))
+
+
+def test_extensions_as_offered_and_no_others() -> None:
+    offer = GOOD.replace(
+        "a=recvonly\n",
+        "a=extmap:2/recvonly urn:ietf:params:rtp-hdrext:csrc-audio-level\na=extmap:9 urn:example:other\na=recvonly\n",
+    )
+    parsed = sdp.parse(offer)
+    assert (parsed.extension(rtp.AUDIO_LEVEL), parsed.extension(rtp.CSRC_AUDIO_LEVEL)) == (1, 2)
+    assert sdp.parse(GOOD).extension(rtp.CSRC_AUDIO_LEVEL) == 0
+    lines = re.findall(r"a=extmap:(.*)\r", answered(offer))
+    assert lines == [f"1 {rtp.AUDIO_LEVEL}", f"4 {rtp.MID}", f"2/sendonly {rtp.CSRC_AUDIO_LEVEL}"]
+
+
+def test_values_read() -> None:
+    parsed = sdp.parse(OFFERS["gstreamer-whip"])
+    assert parsed.payload_type == 96
+    assert parsed.ufrag.startswith("Z1x/")
+    assert parsed.fingerprints == frozenset({("sha-256", ":".join(["FE:DC:BA:98:76:54:32:10"] * 4))})
+    assert parsed.direction == "recvonly"
+    assert parsed.session == "8113216461930187533"
+
+
+def test_session_level_credentials_and_no_bundle() -> None:
+    moved = re.findall(r"a=(?:ice-ufrag|ice-pwd|fingerprint|setup):.*\n", GOOD)
+    offer = GOOD
+    for line in [*moved, "a=group:BUNDLE 0\n", "a=mid:0\n"]:
+        offer = offer.replace(line, "")
+    offer = offer.replace("t=0 0\n", "t=0 0\n" + "".join(moved))
+    assert "a=group" not in answered(offer)
+    assert sdp.parse(offer).ufrag == "Safr"
+
+
+def test_bundle_only_section_takes_the_credentials_of_the_first() -> None:
+    offer = OFFERS["chromium-156-video-first"]
+    head, video, audio = re.split(r"(?=^m=)", offer, flags=re.M)
+    bare = re.sub(r"a=(ice-ufrag|ice-pwd|fingerprint|setup):.*\r?\n", "", audio)
+    assert sdp.parse(head + video + bare).ufrag == sdp.parse(offer).ufrag
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "field"),
+    [
+        (r"v=0", "v=1", "offer"),
+        (r"m=audio.*", "m=video 9 UDP/TLS/RTP/SAVPF 96", "offer m=audio"),
+        (r"m=audio 9", "m=audio", "offer m="),
+        (r"a=fingerprint:sha-256", "a=fingerprint:sha-1", "offer a=fingerprint"),
+        (r"(a=fingerprint:sha-256) .*", r"\1 nonsense", "offer a=fingerprint"),
+        (r"a=ice-ufrag:.*", "a=ice-ufrag:a b c d", "offer a=ice-ufrag"),
+        (r"a=ice-pwd:.*", "a=ice-pwd:short", "offer a=ice-pwd"),
+        (r"opus/48000/2", "opus/48000", "offer a=rtpmap"),
+        (r"a=rtpmap:111", "a=rtpmap:72", "offer a=rtpmap"),
+        (r"a=rtcp-mux\n", "", "offer a=rtcp-mux"),
+        (r"actpass", "passive", "offer a=setup"),
+    ],
+)
+def test_what_cannot_be_taken_is_named(pattern: str, replacement: str, field: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        sdp.parse(re.sub(pattern, replacement, GOOD))
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("offer", [None, 7, b"v=0", "v=0" + "x" * 70_000, "v=0\n" + "ü" * 40_000])
+def test_wrong_types_and_sizes(offer: object) -> None:
+    with pytest.raises(BadInput):
+        sdp.parse(offer)
+
+
+def test_too_many_sections() -> None:
+    with pytest.raises(BadInput, match="64 at most"):
+        sdp.parse(GOOD + "m=audio 9 UDP/TLS/RTP/SAVPF 96\n" * 64)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(OFFERS)), st.data())
+def test_broken_offers_are_refused_or_answered(name: str, data: st.DataObject) -> None:
+    lines = OFFERS[name].splitlines()
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        match data.draw(st.sampled_from(["drop", "double", "cut", "noise"])):
+            case "drop":
+                del lines[at]
+            case "double":
+                lines.insert(at, lines[at])
+            case "cut":
+                lines[at] = lines[at][: data.draw(st.integers(0, len(lines[at])))]
+            case _:
+                lines[at] = lines[at][:4] + data.draw(st.text(max_size=20))
+        if not lines:
+            return
+    try:
+        answer = answered("\r\n".join(lines))
+    except BadInput:
+        return
+    assert answer.startswith("v=0\r\n")
+    assert all(re.match(r"[a-z]=", line) for line in answer.removesuffix("\r\n").split("\r\n"))
+
+
+def test_an_address_of_either_family_can_come_first() -> None:
+    answer = sdp.answer(sdp.parse(GOOD), dataclasses.replace(OURS, addresses=("2001:db8::7",)), 1, 1)
+    assert "c=IN IP6 2001:db8::7\r\n" in answer

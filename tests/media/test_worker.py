@@ -1,0 +1,171 @@
+"""The worker process itself: what travels to it, and that it ends with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import BadInput, ConfigError, Full, NotFound, Unavailable
+from bridge.ids import PeerId, StageId
+from bridge.media import control, udp
+from bridge.media.control import WorkerSettings
+from bridge.media.workers import Workers
+from tests.helpers.raw_peer import RawPeer
+from tests.helpers.relay import HANG_S, Witness
+
+MESSAGES: list[control.Message] = [
+    control.Start(WorkerSettings(announce=("192.0.2.1", "2001:db8::1"))),
+    control.Join(1, "stage", "peer", "@ava:example.org", "v=0 ‹ü›", True, False),
+    control.Gate(2, "peer", False, True),
+    control.Leave(3, "peer"),
+    control.CloseStage(4, "stage"),
+    control.GetStats(5),
+    control.Failed("no"),
+    control.Connected("peer"),
+    control.Gone("peer", "timeout"),
+    control.LevelsNow("stage", {"7": 20}),
+    control.Reply(1, None, "v=0", 7),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda each: type(each).__name__)
+async def test_messages_survive_the_socket(message: control.Message) -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(control.encode(message) * 2)
+    reader.feed_eof()
+    assert await control.read(reader) == message
+    assert await control.read(reader) == message
+    assert await control.read(reader) is None
+
+
+async def test_strange_frames_are_a_defect() -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"\xff\xff\xff\xff")
+    with pytest.raises(ValueError, match="bytes"):
+        await control.read(reader)
+    with pytest.raises(ValueError, match="unknown"):
+        control.decode(b'{"t": "Nonsense"}')
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BadInput("offer a=setup", "x", "remedy"), BadInput("offer", None, "r"), Full("full", 9), NotFound("gone")],
+)
+def test_errors_survive(error: BadInput) -> None:
+    again = control.error_from(control.error_to(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+
+
+def test_stats_survive() -> None:
+    stats = control.Stats(control.WorkerCounters(pid=5), {"p": control.PeerStats(gated=3, rtt_s=0.5)})
+    assert control.stats_from(dataclasses.asdict(stats)) == stats
+
+
+def test_addresses() -> None:
+    found = udp.addresses_of_interfaces()
+    assert found
+    assert "127.0.0.1" not in found or found == ["127.0.0.1"]
+    assert not any(each.startswith("fe80") for each in found)
+    assert udp.announced("", ("203.0.113.5",), {4, 6}) == ("203.0.113.5",)
+    assert udp.announced("127.0.0.1", (), {4}) == ("127.0.0.1",)
+    assert all(":" not in each for each in udp.announced("0.0.0.0", (), {4}))
+    with pytest.raises(ValueError, match="does not appear"):
+        udp.announced("", ("relay.example.org",), {4})
+    with pytest.raises(ValueError, match=r"media\.announce"):
+        udp.announced("127.0.0.1", (), {6})
+
+
+def test_both_families_share_one_port() -> None:
+    port = udp.Port("", 0)
+    try:
+        assert {each.getsockname()[1] for each in port._sockets} == {port.port}
+        port.send(b"x", ("203.0.113.1", 0))  # an impossible port is counted, not raised
+        assert port.send_errors == 1
+    finally:
+        port.close()
+        port.close()
+
+
+async def test_a_bad_announcement_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"relay\.example"):
+        await Workers(WorkerSettings(announce=("relay.example",)), Witness()).start()
+    with pytest.raises(ConfigError, match=r"203\.0\.113\.77"):
+        await Workers(WorkerSettings(bind="203.0.113.77"), Witness()).start()
+
+
+async def test_nothing_is_taken_before_start_or_after_close() -> None:
+    workers = Workers(WorkerSettings(), Witness())
+    raw = RawPeer()
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await workers.join(StageId("s"), PeerId("p"), "o", raw.offer, hear=True, speak=True)
+        await workers.leave(PeerId("p"))
+        await workers.close_stage(StageId("s"))
+        with pytest.raises(NotFound):
+            await workers.gate(PeerId("p"), hear=True, speak=True)
+        await workers.close()
+    raw.close()
+
+
+PARENT = """
+import asyncio, sys
+from bridge.media.control import WorkerSettings
+from bridge.media.workers import Workers
+class Nobody:
+    def peer_connected(self, peer): pass
+    def peer_gone(self, peer, reason): pass
+    def levels(self, stage, levels): pass
+async def main():
+    workers = Workers(WorkerSettings(), Nobody())
+    await workers.start()
+    print((await workers.stats()).worker.pid, flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+async def test_the_worker_dies_with_its_parent(how: signal.Signals) -> None:
+    root = Path(__file__).parents[2]
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, cwd=root, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert parent.stdout is not None
+    pid = int(await asyncio.wait_for(parent.stdout.readline(), HANG_S))
+    assert _alive(pid)
+    parent.send_signal(how)
+    await parent.wait()
+    async with asyncio.timeout(HANG_S):
+        while _alive(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+async def test_a_stopped_worker_catches_up_without_a_flood() -> None:
+    """SIGSTOP for half a second: ticks are skipped, not run 25 times in a row."""
+    workers = Workers(WorkerSettings(), Witness())
+    await workers.start()
+    try:
+        before = (await workers.stats()).worker
+        os.kill(before.pid, signal.SIGSTOP)
+        await asyncio.sleep(0.5)
+        os.kill(before.pid, signal.SIGCONT)
+        after = (await workers.stats()).worker
+        assert after.ticks_skipped - before.ticks_skipped >= 15
+        assert after.tick_errors == 0
+    finally:
+        await workers.close()
