@@ -24,7 +24,9 @@ from typing import Any
 
 import ifaddr
 
+from bridge.config import load_config
 from bridge.errors import ConfigError
+from bridge.registration import registration
 
 SERVER_NAME = "eyvan.localhost"
 LOOPBACK = "127.0.0.1"
@@ -148,7 +150,8 @@ class Site:
     def write_files(self, **stage: Any) -> None:
         """``config.yaml`` and ``registration.yaml`` (JSON, which is YAML). ``stage`` goes over the stage section."""
         write_whole(self.config, json.dumps(self._config(stage), indent=1))
-        write_whole(self.registration, json.dumps(self._registration(), indent=1))
+        made = registration(load_config(self.config, {}))
+        write_whole(self.registration, json.dumps(made, indent=1))
         self.save()
 
     def _config(self, stage: dict[str, Any]) -> dict[str, Any]:
@@ -173,22 +176,6 @@ class Site:
             "media": {"bind": self.address, "port": self.ports["media"], "announce": [self.address]},
             "health": {"port": self.ports["health"], **listen},
             "stage": {"guests": True, "empty_grace_s": 86_400, **stage},
-        }
-
-    def _registration(self) -> dict[str, Any]:
-        server = self.server_name.replace(".", "\\.")
-        return {
-            "id": "eyvan",
-            "url": f"http://{LOOPBACK}:{self.ports['appservice']}",
-            "as_token": self.tokens["as_token"],
-            "hs_token": self.tokens["hs_token"],
-            "sender_localpart": "eyvan",
-            "rate_limited": False,
-            "namespaces": {
-                "users": [{"exclusive": True, "regex": f"@eyvan(_.*)?:{server}"}],
-                "rooms": [],
-                "aliases": [],
-            },
         }
 
 
