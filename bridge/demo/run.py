@@ -28,6 +28,9 @@ from bridge.errors import ConfigError, EyvanError, Unavailable
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, default=Path(".demo"), help="where it keeps everything (default: .demo)")
     parser.add_argument("--headless", action="store_true", help="plain lines instead of the panel, for scripts")
+    parser.add_argument(
+        "--address", metavar="IPV4", help="serve page and sound on this address of the machine (microphones need https)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was started to FILE when all is ready")
 
 
@@ -35,7 +38,7 @@ async def run_demo(args: argparse.Namespace) -> int:
     """Run until Ctrl-C (0), an error (1, one line on standard error) or a missing prerequisite (2)."""
     show = Show(args.headless)
     try:
-        with Site.open(args.dir) as site:
+        with Site.open(args.dir, address=args.address) as site:
             await _until_signal(_Demo(site, show, args.json).run())
     except ConfigError as error:
         return _fail(show, error, 2)

@@ -48,6 +48,16 @@ def own_address() -> str:
     return found[0] if found else LOOPBACK
 
 
+def _usable(address: str) -> str:
+    """``address`` where it is an IPv4 address of this machine. Raises ConfigError."""
+    try:
+        if isinstance(ipaddress.ip_address(address), ipaddress.IPv4Address) and _free(address, 0, socket.SOCK_STREAM):
+            return address
+    except ValueError:
+        pass
+    raise ConfigError(f"--address {address} cannot be used; give an IPv4 address of this machine, as `ip addr` shows")
+
+
 def _local(address: str) -> bool:
     parsed = ipaddress.ip_address(address)
     return parsed.is_loopback or parsed.is_link_local
@@ -74,11 +84,14 @@ class Site:
     tokens: dict[str, str] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)  # accounts and the room of earlier starts
     address: str = field(default_factory=own_address)
+    page_address: str = LOOPBACK
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, directory: Path, server_name: str = SERVER_NAME) -> Iterator[Site]:
-        """Take the directory. Raises ConfigError where another demo has it or it cannot be written."""
+    def open(cls, directory: Path, server_name: str = SERVER_NAME, address: str | None = None) -> Iterator[Site]:
+        """Take the directory. ``address`` of this machine: page and sound are served there, to others too.
+
+        Raises ConfigError where another demo has the directory, it cannot be written, or the address is not ours."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = (directory / "lock").open("w")
@@ -90,6 +103,8 @@ class Site:
             except OSError:
                 raise ConfigError(f"{directory}: a demo is running in it; stop that or give another --dir") from None
             site = cls(directory.absolute(), server_name)
+            if address is not None:
+                site.address = site.page_address = _usable(address)
             site._load()
             yield site
 
@@ -100,7 +115,7 @@ class Site:
     @property
     def web(self) -> str:
         """The page's base URL; loopback is a secure context, so that browsers give the microphone without TLS."""
-        return f"http://{LOOPBACK}:{self.ports['web']}"
+        return f"http://{self.page_address}:{self.ports['web']}"
 
     @property
     def ready_url(self) -> str:
@@ -134,7 +149,10 @@ class Site:
             self.ports[name] = self._port(name, kept.get("ports", {}).get(name))
 
     def _port(self, name: str, earlier: int | None) -> int:
-        address, kind = (self.address, socket.SOCK_DGRAM) if name == "media" else (LOOPBACK, socket.SOCK_STREAM)
+        address, kind = {
+            "media": (self.address, socket.SOCK_DGRAM),
+            "web": (self.page_address, socket.SOCK_STREAM),
+        }.get(name, (LOOPBACK, socket.SOCK_STREAM))
         tries = [earlier] if earlier else []
         tries += random.sample(_RANGE, 200)
         for port in tries:
@@ -171,7 +189,7 @@ class Site:
                 "port": self.ports["web"],
                 "link_secret": self.tokens["link_secret"],
                 "link_devices": 20,  # one shows a demo on many screens
-                **listen,
+                "hostname": self.page_address,
             },
             "media": {"bind": self.address, "port": self.ports["media"], "announce": [self.address]},
             "health": {"port": self.ports["health"], **listen},
