@@ -209,6 +209,12 @@ class LocalSynapse:
             "federation_ip_range_blacklist": [],
             "ip_range_blacklist": [],
             "allow_public_rooms_over_federation": True,
+            # One failure (the other is still starting) would count it as gone for 10 minutes.
+            "federation": {
+                "destination_min_retry_interval": "1s",
+                "destination_max_retry_interval": "2s",
+                "destination_retry_multiplier": 1,
+            },
         }
 
     def _log_config(self) -> dict[str, Any]:
