@@ -108,10 +108,9 @@ def _room_read(state: StageState, read: RoomRead, now: int) -> Step:
     if state is before:
         return state, effects
     standing = {(event.kind, event.key): event for event in read.events}
-    for place in sorted({cut.place for cut in state.cuts.values()}):
-        newer = state.recent.get(place)  # read by itself after the whole room was
-        event, since = (newer.event, newer.number) if newer else (standing.get(place), heard)
-        state, dropped = settle.settle_cuts(state, place, event, since)
+    for place in sorted({cut.place for cut in state.cuts.values()} - state.recent.keys()):
+        # what was read by itself since has settled what it could
+        state, dropped = settle.settle_cuts(state, place, standing.get(place), heard)
         effects += dropped
     for event in sorted(read.events, key=lambda e: (e.ts, e.event_id)):
         if event.kind == c.HAND and (event.kind, event.key) not in state.recent:
