@@ -102,7 +102,7 @@ def _count_only(receiver: RTCRtpReceiver, received: list[int], number: int) -> N
     async def count(packet: object, arrival_time_ms: int) -> None:
         received[number] += 1
 
-    receiver._handle_rtp_packet = count
+    receiver._handle_rtp_packet = count  # type: ignore[method-assign]
 
 
 class Mono(opus.OpusEncoder):
