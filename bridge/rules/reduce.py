@@ -80,7 +80,8 @@ def reduce(state: StageState, happened: Input, now: int) -> Step:
             return replace(state, card=event_id), [Keep()]
         case Tick():
             return _tick(state, now)
-    assert_never(happened)
+        case _:  # pragma: no cover: mypy proves that there is none
+            assert_never(happened)
 
 
 # -- hints and truth ----------------------------------------------------------------------------

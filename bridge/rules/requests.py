@@ -196,12 +196,16 @@ def _lower(state: StageState, ask: Asked, now: int) -> Step:
 
 def _not_now(state: StageState, ask: Asked, now: int) -> Step:
     """To the end of the queue; the person is told kindly."""
-    hand = state.hand_of(ask.target) if ask.target else None
-    if hand is None:
-        return state, []
+    hand = next(h for h in state.hands if h.user == ask.target)
     others = tuple(h for h in state.hands if h.user != hand.user)
     state, effects = queue_changed(replace(state, hands=(*others, hand)))
     return state, [*effects, Tell(hand.user, "hand_not_now", ask.actor)]
+
+
+def _stage(state: StageState) -> StageContent:
+    """The stage, which `_why_not` has found to be live."""
+    assert state.room.stage is not None
+    return state.room.stage
 
 
 # -- grants: through state first ----------------------------------------------------------------
@@ -216,9 +220,7 @@ def write(state: StageState, ask: Asked, now: int, kind: str, key: str, content:
 
 def _grant(state: StageState, ask: Asked, now: int, target: UserId, role: RoleContent) -> Step:
     state, effects = write(state, ask, now, c.ROLE, role_key(target), c.role_content(role))
-    if state.room.stage is not None:
-        effects.append(Record(state.room.stage.stage_id, ask.act, ask.actor, ask.via, target))
-    return state, effects
+    return state, [*effects, Record(_stage(state).stage_id, ask.act, ask.actor, ask.via, target)]
 
 
 def _role(state: StageState, ask: Asked, **changes: Any) -> RoleContent:
@@ -284,9 +286,7 @@ def _decline(state: StageState, ask: Asked, now: int) -> Step:
 
 
 def _cut(state: StageState, ask: Asked, now: int, kind: CutKind, target: UserId | None) -> Step:
-    stage = state.room.stage
-    if stage is None:
-        return state, []
+    stage = _stage(state)
     state, cut_id = next_id(state, now)
     grant = state.room.roles.get(target) if target else None
     reason = c.clean_text(ask.text, c.TOPIC_LENGTH)
@@ -362,9 +362,7 @@ def _start(state: StageState, ask: Asked, now: int) -> Step:
 
 
 def _topic(state: StageState, ask: Asked, now: int) -> Step:
-    if state.room.stage is None:
-        return state, []
-    stage = replace(state.room.stage, topic=c.clean_text(ask.text, c.TOPIC_LENGTH))
+    stage = replace(_stage(state), topic=c.clean_text(ask.text, c.TOPIC_LENGTH))
     return write(state, ask, now, c.STAGE, "", c.stage_content(stage))
 
 

@@ -197,6 +197,8 @@ def test_guests_hear_where_the_stage_lets_them() -> None:
     seen = watch(room)
     assert seen.state.may_hear(None)
     assert not seen.state.may_speak(None)
+    seen.tell(StateHint(room.event(c.NAME, "", {"name": "x"})))
+    assert seen.state.may_hear(None)
     seen.tell(StateHint(room.event(c.STAGE, "", stage_body(guests=False))))
     assert not seen.state.may_hear(None)
     seen.tell(StateRead(c.STAGE, "", event))

@@ -500,4 +500,8 @@ def test_what_the_page_asks_of_the_rules() -> None:
     seen = watch(hall())
     assert why_no_hand(seen.state, BEN) is None
     assert why_no_hand(seen.state, AVA) == "on-stage-already"
+    assert why_no_hand(watch(hall(stage=False)).state, BEN) == "no-stage"
+    room = hall()
+    room.put(c.STAGE, "", stage_body(bot=MOD))
+    assert why_no_hand(watch(room).state, BEN) == "other-bot"
     assert seen.tell(Asked(BEN, "help", "web")) == []
