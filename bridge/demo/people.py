@@ -54,7 +54,7 @@ class PageClient:
     ``link`` is a personal link (``…/s/{stage}#l={token}``) or a guest's (without the fragment).
     """
 
-    def __init__(self, link: str, *, lang: Literal["fa", "en"] = "en", name: str = "") -> None:
+    def __init__(self, link: str, *, lang: Literal["fa", "en"] = "en", name: str = "", ear: Ear | None = None) -> None:
         self.base, self.stage_id, self.token = parse_link(link)
         self.name, self.lang = name, lang
         self.state: State = "new"
@@ -64,7 +64,7 @@ class PageClient:
         self.bye: m.Bye | None = None
         self.connections = 0  # how often the page became live
         self.voice = Voice()
-        self._ear = Ear()
+        self._ear = ear or Ear()
         self._mic = False
         self._session: str | None = None
         self._device: str | None = None
