@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -35,13 +36,13 @@ class RateLimit:
         pause = turn + self._interval - now
         if pause > self._longest:
             self.refused += 1
-            raise Unavailable(f"{int(pause / self._interval)} writes to the homeserver wait already")
+            raise Unavailable(f"{math.ceil(pause / self._interval)} writes to the homeserver wait already")
         self._next = turn + self._interval
         if pause > 0:
             await asyncio.sleep(pause)
 
     def pass_by(self) -> None:
-        """Go at once, at the cost of those who wait later."""
+        """Go at once, at the cost of those who come later."""
         now = asyncio.get_running_loop().time()
         self._next = max(self._next, now - self._burst * self._interval) + self._interval
 
