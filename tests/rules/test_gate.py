@@ -201,6 +201,8 @@ def test_guests_hear_where_the_stage_lets_them() -> None:
     assert seen.state.may_hear(None)
     seen.tell(StateHint(room.event(c.STAGE, "", stage_body(guests=False))))
     assert not seen.state.may_hear(None)
+    seen.tell(StateHint(event))
+    assert not seen.state.may_hear(None)
     seen.tell(StateRead(c.STAGE, "", event))
     assert seen.state.may_hear(None)
 
@@ -297,10 +299,33 @@ def test_a_hint_alone_never_opens(kind: str, key: str, content: dict[str, Any]) 
     assert len(seen.heard()) == 4 if kind != c.STAGE else BEN in seen.heard()
 
 
+def test_two_hints_that_are_harmless_alone_take_away_together() -> None:
+    """The host's explicit role is taken back, and another is named host: each alone leaves the old host a place."""
+    room = hall()
+    room.role(HOST, UP)
+    seen = watch(room)
+    seen.tell(StateHint(room.event(c.ROLE, role_key(HOST), {})))
+    assert seen.state.may_speak(HOST)
+    seen.tell(StateHint(room.event(c.STAGE, "", stage_body(host=BEN))))
+    assert not seen.state.may_speak(HOST)
+    seen.tell(room.at(c.STAGE, ""))
+    assert seen.state.may_speak(HOST)
+
+
+def test_nobody_hears_a_stage_that_one_hint_ended_and_another_did_not() -> None:
+    room = hall()
+    seen = watch(room)
+    seen.tell(StateHint(room.event(c.STAGE, "", stage_body(status="ended"))), StateHint(room.state[c.STAGE, ""]))
+    assert not seen.state.may_hear(BEN)
+    assert not seen.state.live
+
+
 def test_authority_needs_every_view_too() -> None:
     room = hall()
     seen = watch(room)
     seen.tell(StateHint(room.event(c.POWER_LEVELS, "", levels(users={}))))
+    assert not seen.state.has_authority(MOD)
+    seen.tell(StateHint(room.state[c.POWER_LEVELS, ""]))
     assert not seen.state.has_authority(MOD)
     seen.tell(room.at(c.POWER_LEVELS, ""), StateHint(room.event(c.ROLE, role_key(COHOST), DOWN)))
     assert seen.state.has_authority(MOD)
