@@ -67,7 +67,7 @@ wanted() {
     demo) echo espeak-ng:espeak-ng ;;
     test)
         echo espeak-ng:espeak-ng chromium:chromium firefox-esr:firefox-esr pulseaudio:pulseaudio \
-            pactl:pulseaudio-utils nft:nftables ip:iproute2 opusenc:opus-tools sox:sox curl:curl \
+            pactl:pulseaudio-utils nft:nftables ip:iproute2 opusenc:opus-tools sox:sox curl:curl strace:strace \
             /usr/lib/postgresql/15/bin/initdb:postgresql-15
         ;;
     *) fail "packages $1: say demo or test" ;;

@@ -59,13 +59,19 @@ async function launch(given) {
   return { pid: browser.process().pid, version: await browser.version() };
 }
 
-async function open({ url, page: name }) {
+async function open({ url, page: name, before }) {
   const page = await browser.newPage();
   const seen = { page, console: [], requests: [] };
   pages.set(name, seen);
   page.on("console", (message) => keep(seen.console, `${message.type()}: ${message.text()}`));
   page.on("pageerror", (error) => keep(seen.console, `pageerror: ${error?.stack ?? error}`));
   page.on("request", (request) => keep(seen.requests, request.url()));
+  if (before) await page.evaluateOnNewDocument(before);
+  if (settings.kind !== "firefox") {
+    const session = await page.createCDPSession(); // puppeteer's requests leave WebSockets out
+    session.on("Network.webSocketCreated", ({ url: socket }) => keep(seen.requests, socket));
+    await session.send("Network.enable");
+  }
   const [width, height] = settings.viewport;
   await page.setViewport({ width, height });
   if (settings.kind !== "firefox") {

@@ -93,10 +93,10 @@ class Browser:
             browser.pid, browser.version = found["pid"], found["version"]
             yield browser
 
-    async def open(self, url: str) -> Page:
-        """A new page at ``url``, once its document is parsed."""
+    async def open(self, url: str, *, before: str = "") -> Page:
+        """A new page at ``url``, once its document is parsed. ``before``: JavaScript run before the page's own."""
         page = Page(self, f"page{next(self._ids)}")
-        await self.call("open", page=page.name, url=url)
+        await self.call("open", page=page.name, url=url, before=before)
         return page
 
     async def call(self, operation: str, *, limit_s: float = _LIMIT_S, **given: Any) -> Any:
@@ -198,7 +198,7 @@ class Page:
         return lines
 
     async def requests(self) -> list[str]:
-        """The URLs of the last 500 requests."""
+        """The URLs of the last 500 requests; in Chromium WebSockets are among them."""
         urls: list[str] = await self._call("requests")
         return urls
 
