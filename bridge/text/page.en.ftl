@@ -9,6 +9,7 @@ status-none = Not begun
 status-ended = Ended
 duration-minutes = { $minutes } min
 duration-hours = { $hours } h { $minutes } min
+duration-short = { $hours } h { $minutes } m
 from-to = { $day }, { $start } to { $end }
 listening = { $count } listening
 more = More: sound, language, appearance
@@ -62,7 +63,7 @@ lower-hand = Lower hand
 come-up = Come up
 not-now = Not now
 hands-closed = Hands are closed
-hands-closed-why = until a moderator opens them
+hands-closed-why = for the moment
 guest-listens = Listening
 guest-how = how to speak
 mic-on = Mic on
@@ -73,10 +74,6 @@ mic-silent = No sound
 mic-silent-hint = check the mic
 mic-muted = Muted
 mic-muted-hint = by a moderator
-new-hands = { $count ->
-    [one] 1 raised hand
-   *[other] { $count } raised hands
-  }
 
 ## Sheets
 close = Close
@@ -157,8 +154,8 @@ settings-title = Sound and page
 desk-title = Desk
 volume = Volume
 microphone = Microphone
-microphone-default = As the system chooses
-microphone-hint = Names appear once you have turned the microphone on.
+microphone-default = System default
+microphone-hint = Names appear after its first use.
 language = Language
 appearance = Appearance
 theme-light = Day
@@ -169,6 +166,7 @@ signed-in-as = You are here as { $user }
 open-room = Open the room
 
 ## Notes
+messages = Messages
 connecting = Connecting…
 connecting-text = Usually less than two seconds.
 lost = Connection lost, trying again
@@ -198,8 +196,6 @@ unmuted = You may speak again
 unmuted-text = Your microphone is still off; turn it on when you are ready.
 hand-not-now = A little later
 hand-not-now-text = Your hand moved to the end of the line and stays raised.
-invited = You are invited to the stage
-invited-text-note = Your microphone stays off until you turn it on.
 invite-declined = The invitation was declined
 invite-declined-by = { $name } does not want to come up now
 invite-declined-text = They stay in the audience.
@@ -235,13 +231,11 @@ invite-back = Invite back
 
 ## Spoken by screen readers
 say-hand-up = Your hand is raised. { $where }
-say-hand-down = Your hand is down
 say-role = You are now: { $role }
 
 ## The farewell
 thanks = Thank you for coming
 lasted = Lasted
-spoke = Spoke
 most-at-once = Most at once
 were-on-stage = On the stage
 closed-ended = The stage has ended

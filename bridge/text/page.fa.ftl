@@ -9,6 +9,7 @@ status-none = آغاز نشده
 status-ended = پایان یافت
 duration-minutes = { $minutes } دقیقه
 duration-hours = { $hours } ساعت و { $minutes } دقیقه
+duration-short = { $hours } س { $minutes } د
 from-to = { $day }، { $start } تا { $end }
 listening = { $count } شنونده
 more = بیشتر: صدا، زبان، نما
@@ -65,8 +66,8 @@ in-line = { $place ->
 lower-hand = دست پایین
 come-up = می‌آیم
 not-now = الان نه
-hands-closed = فعلاً دست نمی‌گیریم
-hands-closed-why = تا گرداننده باز کند
+hands-closed = دست‌ها بسته است
+hands-closed-why = فعلاً دست نمی‌گیریم
 guest-listens = گوش می‌دهید
 guest-how = چگونه صحبت کنم؟
 mic-on = روشن
@@ -77,7 +78,6 @@ mic-silent = بی‌صدا
 mic-silent-hint = میکروفون را ببینید
 mic-muted = صدا بسته
 mic-muted-hint = از سوی گرداننده
-new-hands = { $count } دست بالا
 
 ## Sheets
 close = بستن
@@ -153,8 +153,8 @@ settings-title = صدا و صفحه
 desk-title = میز گرداننده
 volume = بلندی صدا
 microphone = میکروفون
-microphone-default = به انتخاب دستگاه
-microphone-hint = نام‌ها پس از نخستین روشن کردن میکروفون می‌آیند.
+microphone-default = پیش‌فرض دستگاه
+microphone-hint = نام‌ها پس از نخستین استفاده می‌آیند.
 language = زبان
 appearance = نما
 theme-light = روز
@@ -165,6 +165,7 @@ signed-in-as = با نام { $user } اینجایید
 open-room = باز کردن اتاق
 
 ## Notes
+messages = پیام‌ها
 connecting = در حال وصل شدن…
 connecting-text = معمولاً کمتر از دو ثانیه.
 lost = ارتباط قطع شد؛ دوباره وصل می‌شویم
@@ -191,8 +192,6 @@ unmuted = دوباره می‌توانید صحبت کنید
 unmuted-text = میکروفونتان هنوز خاموش است؛ هر وقت آماده بودید روشنش کنید.
 hand-not-now = کمی بعد
 hand-not-now-text = دستتان به آخر صف رفت و همچنان بالاست.
-invited = به صحنه دعوت شدید
-invited-text-note = میکروفونتان خاموش می‌ماند تا خودتان روشنش کنید.
 invite-declined = دعوت پذیرفته نشد
 invite-declined-by = { $name } الان نمی‌آید
 invite-declined-text = همچنان میان شنوندگان است.
@@ -228,13 +227,11 @@ invite-back = دعوت دوباره
 
 ## Spoken by screen readers
 say-hand-up = دستتان بالاست. { $where }
-say-hand-down = دستتان پایین است
 say-role = اکنون { $role } هستید
 
 ## The farewell
 thanks = سپاس که آمدید
 lasted = مدت
-spoke = سخنران
 most-at-once = بیشترین شنونده
 were-on-stage = روی صحنه بودند
 closed-ended = نشست پایان یافت

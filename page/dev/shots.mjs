@@ -87,6 +87,7 @@ try {
     await page.goto(`${base}?mock=${state}&lang=${lang}&theme=${theme}`, { waitUntil: "networkidle0" });
     await page.evaluate(() => document.fonts.ready);
     await page.evaluate(() => Promise.all(document.getAnimations().filter((a) => a.effect.getTiming().iterations !== Infinity).map((a) => a.finished)));
+    await page.evaluate(() => document.activeElement?.blur()); // a ring that follows no key is not what a person sees
     const name = `${state}-${size}-${lang}-${theme}`;
     await page.screenshot({ path: join(out, `${name}.png`) });
     const found = await page.evaluate(measure);

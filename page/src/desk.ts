@@ -12,11 +12,13 @@ export interface Toast {
   undo?: { label: string; run(): void };
 }
 
-export type FloatingNote = { kind: "notice"; key: NoticeKey; by: string } | { kind: "back"; missedMs: number };
+/** An invitation has its own sheet. */
+export type ShownNotice = Exclude<NoticeKey, "invited">;
+export type FloatingNote = { kind: "notice"; key: ShownNotice; by: string } | { kind: "back"; missedMs: number };
 
 const TOAST_MS = 5_000;
 const NOTE_MS = 9_000;
-const STAYS = new Set<NoticeKey>(["muted", "cut_not_written"]); // until it is closed, or the moderator opens the microphone again
+const STAYS = new Set<ShownNotice>(["muted", "cut_not_written"]); // until it is closed, or the moderator opens the microphone again
 
 export class Desk {
   readonly sheet = signal<Sheet | null>(null);

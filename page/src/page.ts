@@ -6,6 +6,7 @@ import { effect } from "@preact/signals";
 import { PageAudio } from "./audio";
 import { Connection, NoAnswer, Refusal } from "./connection";
 import type { Request } from "./connection";
+import { buzz } from "./haptics";
 import { Lights } from "./lights";
 import { LinkStore, openSession } from "./link";
 import type { LinkRefused, Place } from "./link";
@@ -168,6 +169,7 @@ export class Page {
       case "patch": {
         const next = withPatch(state.peek(), frame);
         if (next === "gap") return this.connection.resync();
+        if (state.peek().me?.hand == null && next.me?.hand != null) buzz([10]);
         const muffled = state.peek().me?.can_hear === true && next.me?.can_hear === false;
         state.value = next;
         this.settled();
@@ -200,7 +202,8 @@ export class Page {
   }
 
   private notice({ key, by_name }: Notice): void {
-    if (key === "muted") navigator.vibrate?.(40);
+    if (key === "muted") buzz([40]);
+    if (key === "invited") return; // `me.invited` shows it, with its answers
     this.desk.note({ kind: "notice", key, by: by_name });
   }
 

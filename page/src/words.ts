@@ -41,12 +41,21 @@ export function duration(ms: number): string {
   return t("duration-hours", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }
 
+/** For a narrow place: "1 h 32 m". */
+export function shortDuration(ms: number): string {
+  const minutes = Math.max(0, Math.floor(ms / 60_000));
+  return t("duration-short", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
+}
+
 /** The day and both times, in the calendar of the language (Jalali in Persian). */
 export function fromTo(start: number, end: number): string {
   const locale = lang.value === "fa" ? "fa-IR" : "en-GB";
-  const day = new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+  const parts = new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long", year: "numeric" }).formatToParts(start);
+  const part = (type: string): string => parts.find((each) => each.type === type)?.value ?? "";
+  // browsers disagree on the order of a Jalali date with its weekday; people do not
+  const day = ["weekday", "day", "month", "year"].map(part).join(" ");
   const time = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
-  return t("from-to", { day: day.format(start), start: time.format(start), end: time.format(end) });
+  return t("from-to", { day, start: time.format(start), end: time.format(end) });
 }
 
 /** The first sign of a name, for a face without a picture. */

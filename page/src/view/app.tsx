@@ -29,7 +29,9 @@ export function App({ controls }: { controls: Controls }) {
 }
 
 function StagePage() {
-  const { stage } = useControls();
+  const { desk, stage } = useControls();
+  const toast = desk.current.value;
+  const sheetOpen = desk.sheet.value !== null && !wide.value;
   const { stage: info, sound } = stage.state.value;
   const begun = info !== null;
   const door = sound === "refused" && info?.status === "live";
@@ -48,9 +50,9 @@ function StagePage() {
         </div>
         {wide.value && begun && <Panel />}
       </div>
-      <div class="floating">
+      <section class={`floating ${toast === null ? "" : "floating-toast"} ${sheetOpen ? "floating-up" : ""}`} aria-label={t("messages")}>
         <Floating />
-      </div>
+      </section>
       {door ? <Door /> : <Sheets />}
       <Spoken />
     </>

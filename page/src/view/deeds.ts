@@ -25,13 +25,13 @@ export interface Deeds {
   kick(who: Named): void;
 }
 
-export function deedsOf({ act, desk }: Pick<Controls, "act" | "desk">): Deeds {
+export function deedsOf(controls: Pick<Controls, "act" | "desk">): Deeds {
   const run = async (deed: Act, { user, name }: Named, toast: string, undo?: Undo): Promise<void> => {
-    if (!(await act(deed, user))) return;
-    desk.toast({
+    if (!(await controls.act(deed, user))) return;
+    controls.desk.toast({
       text: t(toast, { name }),
       tone: "plain",
-      ...(undo && { undo: { label: undo.label, run: () => void act(undo.act, user) } }),
+      ...(undo && { undo: { label: undo.label, run: () => void controls.act(undo.act, user) } }),
     });
   };
   return {

@@ -1,6 +1,7 @@
 /** When this page is over: the stage ended, the link does not open, the person left or was removed. What now? */
+import type { ComponentChildren } from "preact";
 import type { Closing } from "../stage";
-import { duration, fromTo, number, t } from "../words";
+import { fromTo, number, shortDuration, t } from "../words";
 import { Command } from "./command";
 import { useControls } from "./context";
 import { Icon } from "./icon";
@@ -23,9 +24,9 @@ export function Farewell() {
   return closed.why === "ended" ? <Ended /> : <Closed why={closed.why} text={closed.text} />;
 }
 
-function Gate({ children }: { children: preact.ComponentChildren }) {
+function Gate({ children, look = "" }: { children: ComponentChildren; look?: string }) {
   return (
-    <div class="gate">
+    <div class={`gate ${look}`}>
       <HallFrame>{children}</HallFrame>
       <div class="pool" aria-hidden="true">
         <HallFrame />
@@ -61,7 +62,7 @@ function Ended() {
           <dl class="facts">
             <div>
               <dt>{t("lasted")}</dt>
-              <dd class="num">{duration(end - start)}</dd>
+              <dd class="num">{shortDuration(end - start)}</dd>
             </div>
             <div>
               <dt>{t("were-on-stage")}</dt>
@@ -84,8 +85,14 @@ function Closed({ why, text }: { why: Closing; text: string }) {
   const info = controls.stage.state.value.stage;
   return (
     <main class="main two" data-testid="closed" data-state={why}>
-      <Gate>
+      <Gate look="gate-closed">
         <h1 dir="auto">{info === null ? t("app-name") : titleOf(info).title}</h1>
+        <span class="niche niche-empty" aria-hidden="true">
+          <svg class="ring">
+            <use href="#niche" />
+          </svg>
+          <Icon name={ICON[why] ?? "link"} />
+        </span>
       </Gate>
       <div class="stack">
         <Note tone={CALM.has(why) ? "plain" : "bad"} icon={ICON[why] ?? "link"} fact={t(`closed-${why}`)} testid="note-closed">

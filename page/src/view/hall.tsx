@@ -33,7 +33,7 @@ export function Hall() {
           <div class="row row-front">
             {sides[0] && speaker(sides[0])}
             {speaker(middle, true)}
-            {sides[1] ? speaker(sides[1]) : sides[0] && <span class="sp" key="balance" />}
+            {sides[1] ? speaker(sides[1]) : sides[0] && <EmptyNiche key="balance" />}
           </div>
           {others.length > 0 && (
             <div class={others.length >= FOUR_A_ROW_FROM ? "row row-4" : "row"}>{others.map((each) => speaker(each))}</div>
@@ -61,7 +61,7 @@ export function HallSkeleton() {
 
 function EmptyNiche({ middle = false }: { middle?: boolean }) {
   return (
-    <span class={middle ? "sp sp-middle" : "sp"}>
+    <span class={middle ? "sp sp-empty sp-middle" : "sp sp-empty"} aria-hidden="true">
       <span class="niche">
         <svg class="ring">
           <use href="#niche" />

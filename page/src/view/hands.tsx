@@ -68,9 +68,7 @@ function FirstHand({ hand }: { hand: Hand }) {
       <span class="small num mute-2" role="img" aria-label={t("waiting-for", { time })}>
         {time}
       </span>
-      <span class="said" dir="auto">
-        {hand.note || t("no-note")}
-      </span>
+      <span class="said">{hand.note === "" ? t("no-note") : <Name>{hand.note}</Name>}</span>
       <div class="acts">
         <button type="button" class="btn btn-main" onClick={() => deeds.bringUp(hand)} data-testid="bring-up" data-user={hand.user}>
           <Icon name="arrow-up" />
@@ -93,9 +91,7 @@ function HandRow({ hand }: { hand: Hand }) {
         <span class="who">
           <Name>{hand.name}</Name>
         </span>
-        <span class="said" dir="auto">
-          {hand.note || t("no-note")}
-        </span>
+        <span class="said">{hand.note === "" ? t("no-note") : <Name>{hand.note}</Name>}</span>
       </span>
       <button
         type="button"

@@ -1,8 +1,7 @@
 /** What a person must know now: connection and microphone notes, the floating note, the toast, and what readers are told. */
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import type { FloatingNote } from "../desk";
-import type { NoticeKey } from "../messages";
+import type { FloatingNote, ShownNotice } from "../desk";
 import { ordinal, t } from "../words";
 import { CopyButton } from "./command";
 import { useControls } from "./context";
@@ -23,7 +22,7 @@ interface NoteProps {
 
 export function Note({ tone = "plain", icon, spin, fact, place = "in", testid, onClose, children }: NoteProps) {
   return (
-    <div class={`note note-${tone} note-${place}`} data-testid={testid}>
+    <div class={`note note-${tone} note-${place} ${testid}`} data-testid={testid}>
       <Icon name={icon} spin={spin} />
       <div>
         <p class="strong">{fact}</p>
@@ -77,13 +76,12 @@ export function ConnectionNote() {
   return null;
 }
 
-const NOTICE: Record<NoticeKey, { tone: "plain" | "ok" | "bad" | "wait"; icon: IconName; fact: string; text: string }> = {
+const NOTICE: Record<ShownNotice, { tone: "plain" | "ok" | "bad" | "wait"; icon: IconName; fact: string; text: string }> = {
   muted: { tone: "bad", icon: "mic-off", fact: "muted", text: "muted-text" },
   unmuted: { tone: "ok", icon: "mic", fact: "unmuted", text: "unmuted-text" },
   to_stage: { tone: "ok", icon: "mic-vocal", fact: "to-stage", text: "to-stage-text" },
   to_audience: { tone: "plain", icon: "ear", fact: "to-audience", text: "to-audience-text" },
   hand_not_now: { tone: "wait", icon: "hand", fact: "hand-not-now", text: "hand-not-now-text" },
-  invited: { tone: "plain", icon: "hand", fact: "invited", text: "invited-text-note" },
   invite_declined: { tone: "plain", icon: "hand", fact: "invite-declined", text: "invite-declined-text" },
   not_written: { tone: "wait", icon: "circle-alert", fact: "not-written", text: "not-written-text" },
   cut_not_written: { tone: "wait", icon: "circle-alert", fact: "cut-not-written", text: "cut-not-written-text" },

@@ -61,11 +61,7 @@ export function SettingsSheet() {
         />
       </Row>
       <p class="small mute-2 settings-foot">
-        {me?.user != null && (
-          <span>
-            {t("signed-in-as", { user: "" })} <bdi dir="ltr">{me.user}</bdi>
-          </span>
-        )}
+        {me?.user != null && <span>{t("signed-in-as", { user: me.user })}</span>}
         <span>{t("not-e2ee")}</span>
         {info !== null && <RoomLink room={info.room_id} />}
       </p>
@@ -146,20 +142,23 @@ function MicrophoneChoice() {
   };
   return (
     <Row label={t("microphone")} hint={devices.length === 0 ? t("microphone-hint") : undefined}>
-      <select
-        class="field select"
-        aria-label={t("microphone")}
-        value={devices.some((each) => each.deviceId === microphone.value) ? microphone.value : ""}
-        onChange={(event) => choose(event.currentTarget.value)}
-        data-testid="microphone"
-      >
-        <option value="">{t("microphone-default")}</option>
-        {devices.map((each) => (
-          <option key={each.deviceId} value={each.deviceId}>
-            {each.label}
-          </option>
-        ))}
-      </select>
+      <span class="pick">
+        <select
+          class="field"
+          aria-label={t("microphone")}
+          value={devices.some((each) => each.deviceId === microphone.value) ? microphone.value : ""}
+          onChange={(event) => choose(event.currentTarget.value)}
+          data-testid="microphone"
+        >
+          <option value="">{t("microphone-default")}</option>
+          {devices.map((each) => (
+            <option key={each.deviceId} value={each.deviceId}>
+              {each.label}
+            </option>
+          ))}
+        </select>
+        <Icon name="chevron-right" />
+      </span>
     </Row>
   );
 }

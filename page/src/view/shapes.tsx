@@ -57,8 +57,15 @@ export function Niche({ user, name, children }: NicheProps) {
 /** A face in a list. */
 export function Dot({ user, name, hand = false }: { user: string; name: string; hand?: boolean }) {
   return (
-    <span class={hand ? "dot dot-hand" : "dot"} style={{ "--face": faceColour(user) }} aria-hidden="true">
+    <span class="dot" style={{ "--face": faceColour(user) }} aria-hidden="true">
       {initial(name)}
+      {hand && (
+        <span class="dot-mark">
+          <svg class="ic">
+            <use href="#i-hand" />
+          </svg>
+        </span>
+      )}
     </span>
   );
 }

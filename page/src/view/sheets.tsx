@@ -1,12 +1,13 @@
 /** The small sheets: raise a hand, the invitation, the door, the guest's way in, and the few questions worth asking twice. */
 import { useEffect, useState } from "preact/hooks";
+import { buzz } from "../haptics";
 import { t } from "../words";
 import { useControls } from "./context";
 import { Command } from "./command";
 import { useDeeds } from "./deeds";
 import { HandsSheet } from "./hands";
 import { Icon } from "./icon";
-import { PeopleSheet } from "./people";
+import { PeopleSheet, wide } from "./people";
 import { lookUp, PersonSheet } from "./person";
 import { SettingsSheet } from "./settings";
 import { Niche } from "./shapes";
@@ -21,6 +22,7 @@ export function Sheets() {
   const { desk, stage } = useControls();
   const sheet = desk.sheet.value;
   if (stage.hand.value === "invited") return <InvitationSheet />;
+  if (wide.value && (sheet?.kind === "people" || sheet?.kind === "hands")) return null; // the panel shows them
   switch (sheet?.kind) {
     case "hand":
       return <HandSheet />;
@@ -84,7 +86,7 @@ function HandSheet() {
 function InvitationSheet() {
   const controls = useControls();
   const invited = controls.stage.state.value.me?.invited;
-  useEffect(() => void navigator.vibrate?.([20, 60, 20]), []);
+  useEffect(() => buzz([20, 60, 20]), []);
   if (!invited) return null;
   const decline = (): void => controls.answerInvitation(false);
   return (
@@ -112,6 +114,11 @@ function InvitationSheet() {
   );
 }
 
+/** So that Tab leads to the one button and a reader reads the welcome. */
+function focusIt(node: HTMLElement | null): void {
+  node?.focus({ preventScroll: true });
+}
+
 /** Shown where the browser wants a click before it lets sound out. All is connected behind it already. */
 export function Door() {
   const controls = useControls();
@@ -120,7 +127,7 @@ export function Door() {
   if (stage === null) return null;
   return (
     <div class="door">
-      <section class="sheet invite" role="dialog" aria-modal="true" aria-labelledby="door-title" data-testid="door-sheet">
+      <section class="sheet invite" role="dialog" aria-modal="true" aria-labelledby="door-title" tabIndex={-1} ref={focusIt} data-testid="door-sheet">
         {host !== undefined && (
           <Niche user={host.user} name={host.name}>
             <span class="mark mark-on">
@@ -131,7 +138,7 @@ export function Door() {
         <h2 id="door-title">{t("door-title", { title: titleOf(stage).title })}</h2>
         <p class="mute-2">{controls.stage.standing.value !== "audience" ? t("door-text-stage") : t("door-text", { count: audience.count })}</p>
         <div class="btns">
-          <button type="button" class="btn btn-main btn-big" onClick={() => controls.listen()} data-testid="door" autofocus>
+          <button type="button" class="btn btn-main btn-big" onClick={() => controls.listen()} data-testid="door">
             <Icon name="headphones" />
             <span>{t("door-listen")}</span>
           </button>
@@ -152,11 +159,12 @@ function GuestSheet() {
 }
 
 function EndSheet() {
-  const { act, desk, stage } = useControls();
+  const controls = useControls();
+  const { desk, stage } = controls;
   const count = stage.state.value.audience.count;
   const end = (): void => {
     desk.close();
-    void act("end");
+    void controls.act("end");
   };
   return (
     <Sheet title={t("confirm-end")} testid="end-sheet">
@@ -198,12 +206,13 @@ function Question({ yes, testid, onYes }: { yes: string; testid: string; onYes()
 }
 
 function TopicSheet() {
-  const { act, desk, stage } = useControls();
+  const controls = useControls();
+  const { desk, stage } = controls;
   const [topic, setTopic] = useState(stage.state.peek().stage?.topic ?? "");
   const save = (event: Event): void => {
     event.preventDefault();
     desk.close();
-    void act("topic", null, topic.trim());
+    void controls.act("topic", null, topic.trim());
   };
   return (
     <Sheet title={t("topic-title")} testid="topic-sheet">

@@ -4,6 +4,7 @@ import type { StageInfo, Status } from "../messages";
 import { duration, number, t } from "../words";
 import { useControls } from "./context";
 import { Icon } from "./icon";
+import { Name } from "./shapes";
 
 const STATUS_KEY: Record<Status, string> = {
   live: "status-live",
@@ -71,14 +72,16 @@ function ConnectionDot() {
 
 export function Title() {
   const info = useControls().stage.state.value.stage;
-  if (info === null) return <div class="title title-empty" aria-hidden="true" />;
+  if (info === null) return <h1 class="vh">{t("app-name")}</h1>;
   const { title, topic } = titleOf(info);
   return (
     <div class="title">
-      <h1 dir="auto">{title}</h1>
+      <h1>
+        <Name>{title}</Name>
+      </h1>
       {topic !== "" && (
-        <p dir="auto" data-testid="topic">
-          {topic}
+        <p data-testid="topic">
+          <Name>{topic}</Name>
         </p>
       )}
     </div>

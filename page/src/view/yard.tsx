@@ -119,12 +119,20 @@ function draw(canvas: HTMLCanvasElement, { width, columns, rows, tiles, hands, n
 
 /** A floor is laid once: the same tile has the same colour on every page. */
 function kindOf(tile: number): number {
-  const mixed = Math.imul(tile + 1, 0x9e3779b1) >>> 24;
-  return mixed < 118 ? 0 : mixed < 206 ? 1 : 2;
+  const mixed = scatter(tile) % 100;
+  return mixed < 46 ? 0 : mixed < 80 ? 1 : 2;
+}
+
+/** A number's own large number, without a visible pattern from one to the next (the finalizer of MurmurHash3). */
+function scatter(n: number): number {
+  let h = n + 0x9e3779b9;
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (h ^ (h >>> 16)) >>> 0;
 }
 
 function handTiles(tiles: number, hands: number): Set<number> {
   const raised = new Set<number>();
-  for (let i = 0; raised.size < Math.min(hands, tiles); i++) raised.add((Math.imul(i + 3, 0x85ebca6b) >>> 8) % tiles);
+  for (let i = 0; raised.size < Math.min(hands, tiles); i++) raised.add(scatter(i + 7) % tiles);
   return raised;
 }
