@@ -43,6 +43,7 @@ from bridge.rules.inputs import (
     Tick,
     Written,
 )
+from bridge.rules.may import author
 from bridge.rules.state import Hand, StageState
 
 __all__ = ["reduce", "rewrite_cuts"]
@@ -196,7 +197,7 @@ def _told(before: StageState, state: StageState) -> list[Effect]:
         grant = state.room.roles.get(user)
         if grant == before.room.roles.get(user):
             continue
-        by = state.bot if grant is None else requests.author(grant, state.bot)
+        by = state.bot if grant is None else author(grant, state.bot)
         was, now_on = before.room.place(user), state.room.place(user)
         if was != now_on:
             told.append(Tell(user, "to_stage" if now_on == "stage" else "to_audience", by))

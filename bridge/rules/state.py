@@ -128,7 +128,7 @@ class StageState:
     @property
     def live(self) -> bool:
         stage = self.room.stage
-        if not self.loaded or stage is None or any(c.kind == "end" and self.concerns(c) for c in self.cuts.values()):
+        if not self.loaded or stage is None or any(cut.kind == "end" for cut in self.cuts.values()):
             return False
         return all(
             view.runs(self.bot) and view.stage is not None and view.stage.stage_id == stage.stage_id
@@ -140,7 +140,7 @@ class StageState:
         return cut.kind == "kick" or self.room.stage is None or cut.stage_id == self.room.stage.stage_id
 
     def is_cut(self, user: UserId, *kinds: CutKind) -> bool:
-        return any(cut.user == user and cut.kind in kinds and self.concerns(cut) for cut in self.cuts.values())
+        return any(cut.user == user and cut.kind in kinds for cut in self.cuts.values())
 
     def may_hear(self, user: UserId | None) -> bool:
         """``None`` is a guest."""
