@@ -118,6 +118,22 @@ async def test_two_peers_of_one_owner_never_hear_each_other(relay: tuple[Workers
             assert rms_dbfs(person.client.recent(1)) < -60
 
 
+async def test_stages_never_mix(relay: tuple[Workers, Witness]) -> None:
+    workers, _ = relay
+    async with (
+        on_stage(workers, ("ava", True), ("ben", False), stage="one") as (ava, ben),
+        on_stage(workers, ("ava", True), ("cem", False), stage="two") as (other, cem),
+    ):
+        ava.client.say(440)
+        other.client.say(660)
+        for person, own, foreign in ((ben, 440, 660), (cem, 660, 440)):
+            await person.client.hear(loud(own))
+            assert level_at(person.client.recent(1), foreign) < -60
+        await workers.close_stage(StageId("one"))
+        assert set((await workers.stats()).peers) == {other.peer, cem.peer}
+        await cem.client.hear(loud(660))
+
+
 async def test_in_silence_a_packet_comes_each_second_and_sound_is_back_at_once(
     relay: tuple[Workers, Witness],
 ) -> None:

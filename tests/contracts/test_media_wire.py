@@ -14,7 +14,7 @@ import pytest
 from bridge.errors import ConfigError, Full, NotFound
 from bridge.ids import PeerId, StageId
 from bridge.media import rtp, stun
-from bridge.media.control import WorkerSettings
+from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.workers import Workers
 from tests.helpers.raw_peer import RawPeer
 from tests.helpers.relay import BACKENDS, HANG_S, Witness, enter, loud, on_stage, running, silent, until
@@ -299,20 +299,64 @@ async def test_kill_9_of_the_worker(relay: tuple[Workers, Witness]) -> None:
                 await person.client.close()
 
 
-async def test_silent_peer_is_dropped(raw: RawPeer) -> None:
+async def test_silent_peer_gets_nothing_then_is_dropped(raw: RawPeer) -> None:
     witness = Witness()
-    workers = Workers(WorkerSettings(silent_s=1.0, gone_s=3.0), witness)
+    workers = Workers(WorkerSettings(silent_s=1.0, gone_s=6.0), witness)
     await workers.start()
     try:
-        await join(workers, raw)
+        await join(workers, raw, speak=False)
         await raw.check()
         await raw.handshake()
-        await raw.packet()
-        await witness.until(lambda: ("gone", "raw", "timeout") in witness.told, "timeout")
-        assert (await workers.stats()).peers == {}
-        assert (await workers.stats()).worker.peers == 0
+        async with on_stage(workers, ("ava", True)) as (ava,):
+            ava.client.say(440)
+            for _ in range(100):  # RTP alone, for two seconds: it is a sign of life
+                await raw.packet()
+                raw.send(raw.protect(b"\xf8"))
+            await _media_ends(raw, raw.main)
+            assert ("gone", "raw", "timeout") not in witness.told
+            await raw.check()
+            await raw.packet()  # back at once
+            await witness.until(lambda: ("gone", "raw", "timeout") in witness.told, "timeout")
+            assert set((await workers.stats()).peers) == {ava.peer}
     finally:
         await workers.close()
+
+
+async def test_one_source_at_a_time_and_few_in_all(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    """A peer's second SSRC is not mixed in while the first speaks; libsrtp's state for sources is bounded."""
+    workers, witness = relay
+    csrc = await join(workers, raw)
+    await raw.check()
+    await raw.handshake()
+
+    async def stats() -> PeerStats:
+        return (await workers.stats()).peers[PeerId("raw")]
+
+    voice = raw.voice(440, 20)
+    for payload in voice:
+        raw.send(raw.protect(payload, level=33))
+
+    async def decoded() -> bool:
+        return (await stats()).decoded == 20
+
+    await until(decoded, "the voice")
+    await witness.until(lambda: bool(witness.levels_told), "levels")
+    assert witness.levels_told[0][2] == {csrc: 33}  # as the packets say (RFC 6464), not as the sine is
+    first = raw.ssrc
+    for number in range(20):
+        raw.ssrc = first
+        raw.send(raw.protect(b"\xf8"))
+        raw.ssrc = first + 1 + number % 10 & 0xFFFF_FFFF
+        raw.send(raw.protect(voice[number]))
+
+    async def all_in() -> bool:
+        seen = await stats()
+        return seen.ignored == 20
+
+    await until(all_in, "the other sources")
+    seen = await stats()
+    assert seen.packets_in == 20 + 20 + 6  # three sources more were authenticated, two packets of each
+    assert seen.refused == 0
 
 
 async def test_limits_and_taken_port() -> None:

@@ -2,7 +2,6 @@
 hears an aiortc client's 660 Hz; ICE restart, mute and DTX on the way. Prints what was measured, and the offer.
 """
 
-# ruff: noqa: T201
 from __future__ import annotations
 
 import asyncio

@@ -159,32 +159,34 @@ def test_a_talker_who_stops_dead_fades() -> None:
     assert rms_dbfs(stage.last("", 10)) < -60
 
 
-@pytest.mark.parametrize("shut", [True, False])
-def test_the_gate_fades_within_ten_milliseconds(shut: bool) -> None:
-    voice, talker = None, Talker("ava", 1, 440)
+def test_opening_the_gate_fades_in_over_ten_milliseconds() -> None:
+    talker = Talker("ava", 1, 440)
+    packets = [talker.encoder.encode(np.ascontiguousarray(talker.tone[at * FRAME :][:FRAME])) for at in range(20)]
+    plain = opus.Decoder().decode(packets[10]).copy()
+    talker.voice.put(10, 10 * FRAME, packets[10], None, 0.2)
+    faded = next(frame for tick in range(11, 20) if (frame := talker.voice.frame(tick * 0.02)) is not None)
+    ramp = np.concatenate((np.linspace(0, 1, 480), np.ones(480)))
+    assert np.abs(plain[:480]).max() > 0.05
+    assert np.allclose(faded, plain * ramp, atol=1e-4)
+
+
+def test_shutting_the_gate_fades_out_within_ten_milliseconds() -> None:
+    talker = Talker("ava", 1, 440)
     voice = talker.voice
     frames = []
-    if not shut:
-        voice.shut(0)
     for tick in range(80):
         talker.send(tick)
         if tick == 50:
-            voice.shut(tick * 0.02) if shut else voice.open_gate()
+            voice.shut(tick * 0.02)
         frame = voice.frame(tick * 0.02 + 0.013)
         frames.append(np.zeros(FRAME, np.float32) if frame is None else frame.copy())
     sound = np.concatenate(frames)
     edge = 50 * FRAME
-    if shut:
-        assert np.abs(sound[edge + 480 :]).max() == 0
-        assert np.abs(sound[edge - 480 : edge]).max() > 0.2
-        assert 0.1 < np.abs(sound[edge : edge + 240]).max() < 0.27
-        assert np.abs(sound[edge + 432 : edge + 480]).max() < 0.03
-        assert not voice.fading
-    else:
-        assert np.abs(sound[:edge]).max() == 0
-        first = int(np.nonzero(sound)[0][0])
-        assert np.abs(sound[first : first + 48]).max() < 0.06
-        assert np.abs(sound[-FRAME:]).max() > 0.2
+    assert np.abs(sound[edge + 480 :]).max() == 0
+    assert np.abs(sound[edge - 480 : edge]).max() > 0.2
+    assert 0.1 < np.abs(sound[edge : edge + 240]).max() < 0.27
+    assert np.abs(sound[edge + 432 : edge + 480]).max() < 0.03
+    assert not voice.fading
     assert worst_step(as_samples(sound)) < -45
 
 
@@ -235,6 +237,7 @@ def test_many_loud_voices_never_clip(count: int) -> None:
         mix = limiter.apply((np.random.default_rng(1).standard_normal(FRAME) * count).astype(np.float32))
         assert np.abs(mix).max() < 1
     heard = np.concatenate(stage.heard[""][-40:])
+    assert np.abs(heard).max() < 1.1  # a codec may overshoot a little what it was given
     assert rms_dbfs(as_samples(heard)) > -20
     assert len(stage.frames[""][-1].csrcs) == min(count, 15)
 
