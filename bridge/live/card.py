@@ -18,6 +18,10 @@ def html_of(text: str) -> str:
     return marked.replace("\n", "<br>")
 
 
+def plain_of(text: str) -> str:
+    return text.replace("`", "")
+
+
 def about(count: int) -> int:
     """A number of listeners to two digits: each edit of the card is an event on every server of the room."""
     scale = 1
@@ -42,11 +46,12 @@ def card(lang: Lang, view: View, prefix: str, public_url: str, stage: StageConte
         lines.append(say(lang, "card-guest", url=f"{public_url}/s/{stage.stage_id}"))
     text = "\n".join(lines)
     first, rest = text.split("\n", 1)
-    return text.replace("`", ""), f"<strong>{html_of(first)}</strong><br>{html_of(rest)}"
+    return plain_of(text), f"<strong>{html_of(first)}</strong><br>{html_of(rest)}"
 
 
-def link_message(lang: Lang, topic: str, url: str) -> tuple[str, str]:
-    intro, after = say(lang, "link-intro", topic=topic), say(lang, "link-after")
+def link_message(lang: Lang, topic: str, url: str, prefix: str) -> tuple[str, str]:
+    intro = say(lang, "link-intro", topic=topic or say(lang, "card-untitled"))
+    after = say(lang, "link-after", prefix=prefix)
     shown = escape.escape(url, quote=True)
-    text = f"{intro}\n{url}\n{after}"
+    text = f"{intro}\n{url}\n{plain_of(after)}"
     return text, f'{html_of(intro)}<br><a href="{shown}">{shown}</a><br>{html_of(after)}'

@@ -1,7 +1,8 @@
-"""A stage's traffic with the homeserver and the store, off its own task, in order.
+"""A stage's traffic with the homeserver, off its own task, in order.
 
 A stage decides fast and never waits for a network: reads, writes and notices run in lanes, and what comes of them
-returns as input. Each lane is one task, owned and joined by the LiveStage that made it.
+returns as input. Each lane is one task, owned and joined by the LiveStage that made it. A defect met on the way is
+logged and ends one piece of work, never the lane.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bridge.errors import EyvanError, MatrixRefused, Unavailable
+from bridge.errors import EyvanError, MatrixRefused
 from bridge.ids import EventId, RoomId
 from bridge.live.ports import JsonObject, Matrix
-from bridge.rules.content import QUEUE, ROLE
+from bridge.rules.content import MEMBER, QUEUE, ROLE
 from bridge.rules.effects import KickMember, WriteState
 from bridge.rules.inputs import NotWritten, Written
 
@@ -26,8 +27,8 @@ MAX_WRITES = 500
 _RETRY_S = (0.5, 1.0, 2.0, 5.0)
 
 
-def _pause(tries: int) -> float:
-    return _RETRY_S[min(tries, len(_RETRY_S) - 1)]
+async def _pause(tries: int) -> None:
+    await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +37,39 @@ class ReadOne:
     key: str
 
 
-class ReadAll:
-    """Read the whole room."""
-
-
 class Reader:
     """Reads state back, one at a time, each place at most once in the queue. A place is read until the homeserver
     answers: as long as it does not, what a hint took away stays away.
 
-    Bound: one entry a place; beyond ``limit`` places all are replaced by one reading of the whole room."""
+    ``heard`` is asked when a request is sent and handed back with its answer (`bridge.rules.inputs.StateRead`): what
+    was heard meanwhile is not settled by it. Bound: one entry a place; beyond ``limit`` places all are replaced by one
+    reading of the whole room."""
 
     def __init__(
         self,
         room: RoomId,
         matrix: Matrix,
-        on_one: Callable[[str, str, JsonObject | None], None],
-        on_all: Callable[[list[JsonObject]], None],
+        heard: Callable[[], int],
+        on_one: Callable[[str, str, JsonObject | None, int], None],
+        on_all: Callable[[list[JsonObject], int], None],
         on_gone: Callable[[], None],
         limit: int = 500,
     ) -> None:
-        self._room, self._matrix, self._limit = room, matrix, limit
+        self._room, self._matrix, self._heard, self._limit = room, matrix, heard, limit
         self._on_one, self._on_all, self._on_gone = on_one, on_all, on_gone
-        self._roles: deque[ReadOne] = deque()  # what opens and shuts gates goes first
-        self._others: deque[ReadOne] = deque()
+        self._roles: dict[ReadOne, None] = {}  # what opens and shuts gates goes first; ordered as asked
+        self._others: dict[ReadOne, None] = {}
         self._all = False
         self._wake = asyncio.Event()
 
     def read(self, kind: str, key: str) -> None:
-        place = ReadOne(kind, key)
+        """Read this place, once more also where an answer is on its way now: it may be older than what is feared."""
         lane = self._roles if kind == ROLE else self._others
-        if place in lane:
-            return
         if len(lane) >= self._limit:
             self.read_all()
-            return
-        lane.append(place)
-        self._wake.set()
+        elif not self._all:  # else the whole room is read after this moment, and this place with it
+            lane[ReadOne(kind, key)] = None
+            self._wake.set()
 
     def read_all(self) -> None:
         self._all = True
@@ -83,47 +81,78 @@ class Reader:
         tries = 0
         while True:
             await self._wake.wait()
-            whole, self._all = self._all, False
-            place = None if whole else self._roles.popleft() if self._roles else None
-            if not whole and place is None:
-                place = self._others.popleft() if self._others else None
-            if not whole and place is None:
+            if not (self._all or self._roles or self._others):
                 self._wake.clear()
                 continue
             try:
-                if place is None:
-                    self._on_all(list(await self._matrix.read_room(self._room)))
-                else:
-                    self._on_one(
-                        place.kind, place.key, await self._matrix.read_state(self._room, place.kind, place.key)
-                    )
+                if not await self._next():
+                    return
                 tries = 0
-            except MatrixRefused as refused:
-                log.warning("room state of %s cannot be read: %s", self._room, refused)
-                self._on_gone()
-                return
-            except Unavailable as error:
-                log.warning("room state of %s is not to be had now: %s", self._room, error)
-                self._again(place)
-                await asyncio.sleep(_pause(tries))
+            except Exception as error:
+                if isinstance(error, EyvanError):
+                    log.warning("room state of %s is not to be had now: %s", self._room, error)
+                else:
+                    log.exception("room state of %s could not be read", self._room)
+                await _pause(tries)
                 tries += 1
 
-    def _again(self, place: ReadOne | None) -> None:
-        if place is None:
-            self._all = True
-        elif not self._all:
-            (self._roles if place.kind == ROLE else self._others).appendleft(place)
+    async def _next(self) -> bool:
+        """One reading. False: the bot is not in the room any more."""
+        if self._all:
+            self._all = False
+            try:
+                heard = self._heard()
+                events = list(await self._matrix.read_room(self._room))
+            except MatrixRefused as refused:
+                self._all = True
+                return await self._still_in(refused)
+            except Exception:
+                self._all = True
+                raise
+            self._on_all(events, heard)
+            return True
+        lane = self._roles or self._others
+        place = next(iter(lane))
+        del lane[place]
+        try:
+            heard = self._heard()
+            event = await self._matrix.read_state(self._room, place.kind, place.key)
+        except MatrixRefused as refused:
+            log.warning("%s %r in %s cannot be read, the whole room is: %s", place.kind, place.key, self._room, refused)
+            self.read_all()
+            return True
+        except Exception:
+            if not self._all:
+                lane[place] = None
+            raise
+        self._on_one(place.kind, place.key, event, heard)
+        return True
+
+    async def _still_in(self, refused: MatrixRefused) -> bool:
+        """A refusal alone proves nothing: a token can be wrong, a proxy can be. Everything of a room is forgotten only
+        where the homeserver says that the bot is not in it. Raises ``refused`` where it is."""
+        if self._room in await self._matrix.joined_rooms():
+            raise refused
+        log.warning("room %s is not ours any more: %s", self._room, refused)
+        self._on_gone()
+        return False
 
 
 class Writer:
-    """Writes state: cuts before all else, then the others in order. A cut is tried until the homeserver answers;
-    another write is given up when it cannot be reached. A cut voids waiting writes of its own place, so that no grant
-    asked for earlier lands after it.
+    """Writes state: cuts before all else, then the others in order. A cut is tried until the homeserver answers, as
+    long as it is ``wanted``; another write is given up when it cannot be reached. A cut voids waiting writes of its own
+    place, so that no grant asked for earlier lands after it.
 
     Bound: ``MAX_WRITES`` waiting grants, the next is refused at once; cuts are bounded by the people in the room."""
 
-    def __init__(self, room: RoomId, matrix: Matrix, done: Callable[[Written | NotWritten], None]) -> None:
-        self._room, self._matrix, self._done = room, matrix, done
+    def __init__(
+        self,
+        room: RoomId,
+        matrix: Matrix,
+        done: Callable[[Written | NotWritten], None],
+        wanted: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self._room, self._matrix, self._done, self._wanted = room, matrix, done, wanted
         self._urgent: deque[WriteState | KickMember] = deque()
         self._normal: deque[WriteState] = deque()
         self._queue: WriteState | None = None
@@ -164,58 +193,87 @@ class Writer:
                 self._wake.clear()
 
     async def run_queue(self) -> None:
-        """The queue of hands has a lane of its own: it is coalesced to one write a second on its way out."""
+        """The queue of hands has a lane of its own: it is coalesced to one write a second on its way out. One that
+        could not be written is written again, unless a newer one is there."""
+        tries = 0
         while True:
             await self._queue_wake.wait()
             self._queue_wake.clear()
-            if self._queue is not None:
-                wish, self._queue = self._queue, None
-                await self._once(wish)
+            wish, self._queue = self._queue, None
+            if wish is None:
+                continue
+            try:
+                self._done(Written(wish.write_id, await self._send(wish)))
+                tries = 0
+            except MatrixRefused as refused:
+                self._done(NotWritten(wish.write_id, str(refused)))
+            except Exception as error:
+                self._log("the queue of hands", error)
+                await _pause(tries)
+                tries += 1
+                if self._queue is None:
+                    self._queue = wish
+                self._queue_wake.set()
 
     async def _urgently(self, wish: WriteState | KickMember) -> None:
+        """A cut that is over is not written any more: by then another stage may be live, or the place given anew."""
         tries = 0
-        while True:
+        while self._wanted(wish.write_id):
             try:
                 self._done(Written(wish.write_id, await self._send(wish)))
                 return
             except MatrixRefused as refused:
                 self._done(NotWritten(wish.write_id, str(refused)))
                 return
-            except Unavailable as error:
-                log.warning("a cut in %s is not written yet: %s", self._room, error)
-                await asyncio.sleep(_pause(tries))
+            except Exception as error:
+                self._log("a cut", error)
+                await _pause(tries)
                 tries += 1
 
     async def _once(self, wish: WriteState) -> None:
         try:
             self._done(Written(wish.write_id, await self._send(wish)))
-        except (MatrixRefused, Unavailable) as error:
-            log.warning("%s in %s was not written: %s", wish.kind, self._room, error)
+        except Exception as error:
+            self._log(wish.kind, error)
             self._done(NotWritten(wish.write_id, str(error)))
 
+    def _log(self, what: str, error: Exception) -> None:
+        trace = None if isinstance(error, EyvanError) else error
+        log.warning("%s in %s was not written: %s", what, self._room, error, exc_info=trace)
+
     async def _send(self, wish: WriteState | KickMember) -> EventId | None:
-        if isinstance(wish, KickMember):
+        if isinstance(wish, WriteState):
+            return await self._matrix.write_state(self._room, wish.kind, wish.key, wish.content, urgent=wish.urgent)
+        try:
             await self._matrix.kick(self._room, wish.user, wish.reason)
-            return None
-        return await self._matrix.write_state(self._room, wish.kind, wish.key, wish.content, urgent=wish.urgent)
+        except MatrixRefused:
+            member = await self._matrix.read_state(self._room, MEMBER, wish.user)
+            content = member.get("content") if member else None
+            if isinstance(content, dict) and content.get("membership") in ("join", "invite", "knock"):
+                raise
+            # gone already: by somebody else, or by our own first try whose answer was lost
+        return None
 
 
 class Courier:
-    """Notices, cards, chats: things whose failure changes nothing but is logged. In order.
+    """Notices, cards, chats: things whose failure changes nothing but is logged. With one ``run`` task in order.
 
-    Bound: ``MAX_NOTICES``; the next is dropped and counted."""
+    Bound: ``limit``; the next is refused and counted."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limit: int = MAX_NOTICES) -> None:
         self._name = name
-        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_NOTICES)
+        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(limit)
         self.dropped = 0
 
-    def send(self, job: Callable[[], Awaitable[None]]) -> None:
+    def send(self, job: Callable[[], Awaitable[None]]) -> bool:
+        """False: too many wait, this one is dropped."""
         try:
             self._jobs.put_nowait(job)
         except asyncio.QueueFull:
             self.dropped += 1
-            log.warning("%s: a notice was dropped, %d wait", self._name, MAX_NOTICES)
+            log.warning("%s: a notice was dropped, %d wait", self._name, self._jobs.qsize())
+            return False
+        return True
 
     async def run(self) -> None:
         while True:

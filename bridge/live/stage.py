@@ -1,119 +1,90 @@
 """One room with its stage, live.
 
-A LiveStage owns its StageState and its seats. Everything that happens comes through one bounded inbox and is worked on
-by one task, in this order: decide (rules) → shut gates → make cuts durable → queue writes and notices → open gates →
-show. Reads, writes and notices run in lanes (`bridge.live.lanes`) whose outcome comes back through the inbox.
+A LiveStage owns its StageState and its seats. Everything that happens comes through one inbox and is worked on by one
+task, in this order: decide (rules) → shut gates → make cuts durable → queue writes and notices → open gates → show.
+Whatever may take long runs beside it: reads, writes and notices in lanes (`bridge.live.lanes`), requests to the relay
+one a seat (`bridge.live.seats`), what is kept in a task of its own; what comes of it returns through the inbox.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
 
-from bridge.errors import BadInput, EyvanError, Full, MatrixRefused, NotFound, Refused, Unavailable
-from bridge.ids import EventId, PeerId, RoomId, SessionId, StageId, UserId, new_peer_id
-from bridge.live import card, saved
-from bridge.live.lanes import Courier, Reader, Writer
+from bridge.errors import BadInput, EyvanError, Full, Refused, Unavailable
+from bridge.ids import EventId, PeerId, RoomId, SessionId, StageId, UserId
+from bridge.live import saved
+from bridge.live.keeping import Keeping
+from bridge.live.lanes import Reader, Writer
+from bridge.live.notices import Notices, Outcome, World
 from bridge.live.ports import Answer as MediaAnswer
-from bridge.live.ports import Clock, JsonObject, Matrix, Media, Page, Store
-from bridge.live.view import SHUT, Gate, Me, View, Voice, build, gate_for, me, without_names
+from bridge.live.ports import JsonObject, Page
+from bridge.live.reply import Reply
+from bridge.live.seats import NO_PAGE, PATIENCE_S, Seat, Seats
+from bridge.live.showing import Glance, Showing
+from bridge.live.view import Gate, is_over, may_sit
 from bridge.rules import effects as fx
 from bridge.rules import inputs
 from bridge.rules.authority import Policy
 from bridge.rules.content import state_event
+from bridge.rules.cut import Cut
 from bridge.rules.inputs import Asked, Input, Present
 from bridge.rules.reduce import reduce, rewrite_cuts
 from bridge.rules.state import StageState
 from bridge.telemetry import log_context
-from bridge.text import Lang, say
 
 log = logging.getLogger(__name__)
 
-INBOX = 20_000
+INBOX = 20_000  # what comes from outside; what our own lanes bring is bounded by what they were given
 SEAT_KEPT_S = 15.0  # a page whose WebSocket broke keeps its seat and its sound for so long
-SHOW_EVERY_S = 0.1  # pages whose own place did not change are shown news at most this often
-
-
-class _NoPage:
-    """In a seat whose WebSocket broke: the gate still holds for it, and nothing is shown."""
-
-    def show(self, view: View, me: Me) -> None: ...
-    def levels(self, levels: Mapping[int, int]) -> None: ...
-    def notice(self, key: str, by_name: str) -> None: ...
-    def sound_lost(self) -> None: ...
-    def bye(self, reason: str) -> None: ...
-
-
-_NO_PAGE = _NoPage()
-
-
-@dataclass(slots=True, eq=False)
-class Seat:
-    """One connected page or call. Touched by its LiveStage's task alone."""
-
-    session: SessionId
-    user: UserId | None
-    page: Page
-    peer: PeerId | None = None
-    csrc: int | None = None
-    mic_on: bool = False
-    gate: Gate = SHUT  # as the relay last confirmed it
-    away: asyncio.TimerHandle | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The answer to somebody who asked: ``text`` is the key of a sentence."""
-
-    ok: bool
-    text: str
-    args: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a live stage needs of the world."""
-
-    matrix: Matrix
-    media: Media
-    store: Store
-    clock: Clock
-    make_link: Callable[[UserId, RoomId, StageId], str]  # a personal URL
-    lang: Lang = "en"
-    prefix: str = "!"
-    public_url: str = ""
-
+SHOW_EVERY_S = 0.1  # pages whose own place did not change are shown news at most this often,
+SHOW_PER_SEAT_S = 0.00025  # and less often where many look: half a second for 2,000
+_LAST_WORDS_S = 2.0
 
 _Job = Callable[[], Awaitable[Any]]
+_T = TypeVar("_T")
 
 
 class LiveStage:
-    """``start`` once, ``close`` at the end (harmless twice). Tasks: the stage's own, a reader, two writers, a courier;
-    all are joined by ``close``. Others come in by ``happened``, ``ask``, ``sit``, ``offer``, ``rise``."""
+    """``start`` once, ``close`` at the end (harmless twice). Tasks: the stage's own, the keeper's, a reader, two
+    writers, the notices'; all are joined by ``close``. Others come in by ``happened``, ``say``, ``ask``, ``sit``,
+    ``offer``, ``rise``."""
 
-    def __init__(self, room: RoomId, bot: UserId, policy: Policy, world: World, gone: Callable[[RoomId], None]) -> None:
+    def __init__(
+        self,
+        room: RoomId,
+        bot: UserId,
+        policy: Policy,
+        world: World,
+        gone: Callable[[RoomId], None],
+        follow: Callable[[RoomId, RoomId], None] = lambda old, new: None,
+    ) -> None:
         self.room = room
         self._state = StageState(room, bot, policy)
-        self._world, self._gone = world, gone
-        self._inbox: asyncio.Queue[_Job] = asyncio.Queue(INBOX)
-        self._seats: dict[SessionId, Seat] = {}
-        self._waiting: dict[str, asyncio.Future[Outcome]] = {}
-        self._reader = Reader(room, world.matrix, self._read_one, self._read_all, lambda: gone(room))
-        self._writer = Writer(room, world.matrix, self.happened)
-        self._courier = Courier(room)
+        self._world, self._follow = world, follow
+        self._inbox: asyncio.Queue[_Job] = asyncio.Queue()
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._asked: dict[str, asyncio.Future[Outcome]] = {}
+        self._answers: list[fx.Answer] = []
+        self._revoked: list[UserId] = []
+        self._seats = Seats(world.media, self._seat_changed)
+        self._keeping = Keeping(room, world.store)
+        self._keep_due = asyncio.Event()
+        self._reader = Reader(
+            room, world.matrix, lambda: self._state.heard, self._read_one, self._read_all, lambda: gone(room)
+        )
+        self._writer = Writer(room, world.matrix, self._happened_here, lambda cut: cut in self._state.cuts)
+        self._notices = Notices(room, world, lambda: self._state, self._happened_here)
         self._tasks: list[asyncio.Task[None]] = []
-        self._applied: list[int] = []
+        self._showing, self._known = Showing(), Glance(self._state)
         self._show_due: asyncio.TimerHandle | None = None
-        self._view: View | None = None
-        self._card_shown = ""
+        self._show_now: set[Seat] = set()
         self._loaded = asyncio.Event()
         self._closed = False
+        self.refused = 0  # inputs that a full inbox did not take
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -128,59 +99,77 @@ class LiveStage:
     def start(self, kept: JsonObject | None, cuts: list[tuple[str, JsonObject]]) -> None:
         """Begin: what a crash left acts from the first moment, then the room is read, then gates open."""
         self._state, _ = reduce(self._state, saved.load(kept, cuts), self._world.clock.now_ms())
-        runs = (self._run(), self._reader.run(), self._writer.run(), self._writer.run_queue(), self._courier.run())
+        runs: list[Coroutine[Any, Any, None]] = [
+            self._run(), self._keep(), self._reader.run(), self._writer.run(), self._writer.run_queue(),
+            *self._notices.runs(),
+        ]  # fmt: skip
         self._tasks = [asyncio.create_task(run, name=f"stage {self.room}") for run in runs]
         self._reader.read_all()
 
     async def loaded(self) -> None:
-        """Wait until the room was read once."""
+        """Wait until the room was read once. Returns also where the stage is closed before."""
         await self._loaded.wait()
 
     def happened(self, what: Input, row: int | None = None) -> None:
-        """Take an input. Never waits, never fails: when the inbox is full, state is read again as a whole instead."""
-        self._put(lambda: self._apply(what, row))
+        """Take an input. Never waits, never fails: when the inbox is full, state is read again as a whole instead; that
+        settles a state event, and what a person said is lost and counted."""
+        if not self._put(lambda: self._apply(what, row)) and row is not None:
+            self.rows_done(row)
+
+    def say(self, reply: Reply, row: int | None = None) -> None:
+        """A word of the bot that the rules know nothing of."""
+        self._put_always(lambda: self._reply(reply, row))
 
     def rows_done(self, *rows: int) -> None:
         """Inbox rows that need nothing of the rules."""
-        self._put(lambda: self._mark(rows))
+        self._keeping.applied(rows)
+        self._keep_due.set()
 
     async def ask(self, ask: Asked) -> Outcome:
-        """Ask on somebody's behalf and wait for the answer. Raises Unavailable when the stage closes meanwhile."""
+        """Ask on somebody's behalf and wait for the answer. Raises Unavailable where the stage closes meanwhile, and
+        Full where too much waits."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting[ask.ref] = future
+        self._asked[ask.ref] = future
         try:
-            self.happened(ask)
-            return await future
+            await self._call(lambda: self._apply(ask))
+            return await self._wait(future)
         finally:
-            self._waiting.pop(ask.ref, None)
+            self._asked.pop(ask.ref, None)
 
-    async def sit(self, session: SessionId, user: UserId | None, page: Page) -> None:
-        """A page connects. Raises Refused where this person may not hear the stage. An older page of the same
-        session is told to go."""
-        await self._call(lambda: self._sit(session, user, page))
+    async def sit(self, session: SessionId, user: UserId | None, page: Page, stage: StageId) -> None:
+        """A page connects to ``stage``. Raises Refused where this person may not hear it, Unavailable where that is not
+        known just now. An older page of the same session is told to go."""
+        await self._call(lambda: self._sit(session, user, page, stage))
 
     async def offer(self, session: SessionId, page: Page, sdp: str) -> MediaAnswer:
-        """The page's WebRTC offer. Raises as `Media.join`, and NotFound for a page that is not seated."""
-        result: MediaAnswer = await self._call(lambda: self._offer(session, page, sdp))
-        return result
+        """The page's WebRTC offer. Raises as `Media.join`, and NotFound for a page that is not seated. It passes by the
+        inbox: a thousand joins would hold up a cut."""
+        seat = self._seats.find(session, page)
+        if self._closed or not self._glance().gate(seat.user).hear:
+            raise Unavailable("the stage does not take connections just now; try again")
+        return await self._seats.join(seat, sdp, lambda: self._want(seat))
 
     def microphone(self, session: SessionId, page: Page, on: bool) -> None:
-        self._put(lambda: self._microphone(session, page, on))
+        self._put_always(lambda: self._microphone(session, page, on))
 
-    def rise(self, session: SessionId, page: Page) -> None:
-        """The page's socket closed. It may be back in a moment: its seat and its sound are kept for SEAT_KEPT_S."""
-        self._put(lambda: self._step_out(session, page))
+    def rise(self, session: SessionId, page: Page, *, keep: bool = True) -> None:
+        """The page's socket closed. It may be back in a moment: with ``keep`` its seat and its sound stay for
+        SEAT_KEPT_S."""
+        self._put_always(lambda: self._step_out(session, page, keep))
+
+    def has_peer(self, peer: PeerId) -> bool:
+        return self._seats.has_peer(peer)
 
     def peer_gone(self, peer: PeerId) -> None:
-        self._put(lambda: self._peer_gone(peer))
+        self._seats.peer_gone(peer)
 
     def levels(self, levels: Mapping[int, int]) -> None:
         """Who talks, to every page: not through the inbox, as nothing is decided by it."""
-        for seat in list(self._seats.values()):
+        for seat in self._seats:
             seat.page.levels(levels)
 
     async def close(self, reason: str = "restart") -> None:
-        """End the sound and the tasks; pages are told ``reason``."""
+        """End the sound and the tasks; pages are told ``reason``, whoever waits is told that we are closing."""
         if self._closed:
             return
         self._closed = True
@@ -188,27 +177,46 @@ class LiveStage:
             self._show_due.cancel()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(Unavailable("the stage is closing"))
-        for seat in self._seats.values():
-            seat.page.bye(reason)
-            if seat.away is not None:
-                seat.away.cancel()
-        self._seats.clear()
-        if self.stage_id:
-            with contextlib.suppress(EyvanError):
-                await self._world.media.close_stage(self.stage_id)
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for future in self._calls:
+                if not future.done():
+                    future.set_exception(Unavailable("the stage is closing"))
+            await self._seats.remove_all(self.stage_id, reason)
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self._keeping.flush(lambda: self._state)
+        except TimeoutError:
+            log.error("room %s: the store does not answer; it is asked again after a restart", self.room)
+        finally:
+            self._loaded.set()
+            await self._seats.close()
 
     # -- the one task --------------------------------------------------------------------------
 
-    def _put(self, job: _Job) -> None:
-        try:
-            self._inbox.put_nowait(job)
-        except asyncio.QueueFull:
-            log.error("room %s: inbox of %d is full; its state will be read again", self.room, INBOX)
+    def _put(self, job: _Job) -> bool:
+        if self._inbox.qsize() >= INBOX:
+            self.refused += 1
+            if self.refused % 1000 == 1:
+                log.error("room %s: %d inputs wait; its state will be read again", self.room, INBOX)
             self._reader.read_all()
+            return False
+        self._inbox.put_nowait(job)
+        return True
+
+    def _put_always(self, job: _Job) -> None:
+        self._inbox.put_nowait(job)
+
+    def _happened_here(self, what: Input) -> None:
+        """What comes of our own reads and writes is never refused: each write is answered."""
+        self._put_always(lambda: self._apply(what))
+
+    async def _wait(self, future: asyncio.Future[_T]) -> _T:
+        """Wait for what ``close`` ends at the latest."""
+        self._calls.add(future)
+        try:
+            return await future
+        finally:
+            self._calls.discard(future)
 
     async def _call(self, job: _Job) -> Any:
         if self._closed:
@@ -216,16 +224,23 @@ class LiveStage:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
+            if future.done():  # whoever asked is gone
+                return
             try:
                 result = await job()
-                if not future.done():
-                    future.set_result(result)
-            except EyvanError as error:
+            except Exception as error:
+                if not isinstance(error, EyvanError):
+                    log.exception("room %s: a request was not carried out", self.room)
+                    error = Unavailable("something went wrong on the server; try again")
                 if not future.done():
                     future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
 
-        self._put(run)
-        return await future
+        if not self._put(run):
+            raise Full("too much waits in this stage; try again in a moment", 1000)
+        return await self._wait(future)
 
     async def _run(self) -> None:
         with log_context(room=self.room):
@@ -235,165 +250,166 @@ class LiveStage:
                     await job()
                 except Exception:
                     log.exception("room %s: an input was not carried out", self.room)
-                if self._applied and (self._inbox.empty() or len(self._applied) >= 50):
-                    rows, self._applied = self._applied, []
-                    await self._world.store.mark_applied(rows)
+                if self._keeping.owes or self._answers or self._revoked:
+                    self._keep_due.set()
 
-    async def _mark(self, rows: tuple[int, ...]) -> None:
-        self._applied += rows
+    async def _keep(self) -> None:
+        """Keeps what a batch of inputs changed, then answers those who asked: what was said to be done survives."""
+        with log_context(room=self.room):
+            while True:
+                await self._keep_due.wait()
+                self._keep_due.clear()
+                answers, self._answers = self._answers, []
+                revoked, self._revoked = self._revoked, []
+                try:
+                    await self._keeping.flush(lambda: self._state)
+                finally:
+                    for answer in answers:
+                        self._give(answer)
+                    self._void_pages(revoked)
 
     async def _apply(self, what: Input, row: int | None = None) -> None:
         before = self._state
         self._state, effects = reduce(before, what, self._world.clock.now_ms())
-        if isinstance(what, inputs.RoomRead):
+        if self._state.loaded and not before.loaded:
             effects = [*effects, *rewrite_cuts(self._state)]
-        gates_may_differ = before is not self._state
-        changed = await self._shut_gates() if gates_may_differ else set()
+            self._loaded.set()
+        if before is not self._state:
+            await self._shut_gates()
         for effect in effects:
             if isinstance(effect, fx.KeepCut):
-                await self._world.store.add_cut(self.room, effect.cut.cut_id, saved.cut_json(effect.cut))
+                await self._keep_cut(effect.cut)
         for effect in effects:
-            await self._carry_out(effect)
-        if gates_may_differ:
-            changed |= await self._open_gates()
-            self._show(changed)
-        if isinstance(what, inputs.RoomRead):
-            self._loaded.set()
+            self._carry_out(effect, before)
+        if before is not self._state:
+            self._open_gates()
+            self._show()
+        if isinstance(what, inputs.Tick):
+            self._again()
         if row is not None:
-            self._applied.append(row)
+            self._keeping.applied([row])
+
+    async def _keep_cut(self, cut: Cut) -> None:
+        """Durable before it is written. Where the store fails the gate stays shut, the write goes out all the same, the
+        store is asked again at each tick, and whoever made the cut is told."""
+        try:
+            kept = await asyncio.wait_for(self._keeping.cut(cut), PATIENCE_S)
+        except TimeoutError:
+            log.error("room %s: a cut of %s could not be kept within %.0f s", self.room, cut.user, PATIENCE_S)
+            kept = False
+        if not kept:
+            self._notices.tell(cut.by, "cut_not_kept", {})
+
+    def _again(self) -> None:
+        if self._keeping.owes:
+            self._keep_due.set()
+        if self._state.card is None and self._state.live:
+            self._show()
 
     # -- gates: desired, then diffed; revocations first ----------------------------------------
 
-    async def _shut_gates(self) -> set[Seat]:
-        changed = set()
-        for seat in list(self._seats.values()):
-            want = gate_for(self._state, seat.user)
-            narrower = Gate(hear=seat.gate.hear and want.hear, speak=seat.gate.speak and want.speak)
-            if narrower != seat.gate:
-                await self._set_gate(seat, narrower)
-                changed.add(seat)
-        for seat in list(self._seats.values()):
-            if not self._state.may_hear(seat.user) and self._state.loaded:
-                await self._show_out(seat)
-        return changed
+    def _glance(self) -> Glance:
+        if self._known.state is not self._state:
+            self._known = Glance(self._state)
+            self._showing.forget()
+        return self._known
 
-    async def _open_gates(self) -> set[Seat]:
-        changed = set()
-        for seat in list(self._seats.values()):
-            want = gate_for(self._state, seat.user)
-            if seat.peer is not None and want != seat.gate:
-                await self._set_gate(seat, want)
-                changed.add(seat)
-        return changed
+    def _want(self, seat: Seat) -> Gate:
+        return self._glance().gate(seat.user)
 
-    async def _set_gate(self, seat: Seat, gate: Gate) -> None:
-        if seat.peer is None:
-            seat.gate = SHUT
+    def _wants(self) -> list[tuple[Seat, Gate]]:
+        glance = self._glance()
+        return [(seat, glance.gate(seat.user)) for seat in self._seats]
+
+    async def _shut_gates(self) -> None:
+        if not len(self._seats):
             return
-        try:
-            await self._world.media.gate(seat.peer, hear=gate.hear, speak=gate.speak)
-            seat.gate = gate
-        except NotFound:
-            self._without_peer(seat)
-        except Unavailable as error:  # the worker is gone, and its peers with it
-            log.warning("gate of %s: %s", seat.user or "a guest", error)
-            self._without_peer(seat)
+        if is_over(self._state) and self._state.loaded:
+            await self._all_out("ended")
+            return
+        elsewhere = [seat for seat in self._seats if seat.stage != self.stage_id]
+        if elsewhere:
+            await self._out(elsewhere, "ended")
+        wants = self._wants()
+        await self._seats.narrow(wants)
+        # Sent away is who may surely not be here; where it is only feared, the gate alone is shut.
+        if self._state.loaded:
+            out = [seat for seat, want in wants if not want.hear and not may_sit(self._state, seat.user)]
+            for seat in out:
+                await self._out([seat], "left_room" if self._left_by_oneself(seat.user) else "removed")
 
-    def _without_peer(self, seat: Seat) -> None:
-        seat.peer, seat.csrc, seat.gate = None, None, SHUT
-        seat.page.sound_lost()
+    def _open_gates(self) -> None:
+        if len(self._seats):
+            self._seats.widen(self._wants())
 
-    async def _show_out(self, seat: Seat) -> None:
-        """This person may not be here (any more): by the state, not by courtesy of the page."""
-        ended = not self._state.live
-        self._seats.pop(seat.session, None)
-        if seat.away is not None:
-            seat.away.cancel()
-        if seat.peer:
-            with contextlib.suppress(EyvanError):
-                await self._world.media.leave(seat.peer)
-        seat.page.bye("ended" if ended else "left_room" if self._left_by_oneself(seat.user) else "removed")
-        self._leave_present(seat)
+    async def _all_out(self, reason: str) -> None:
+        stage = next((seat.stage for seat in self._seats), self.stage_id)
+        self._state = dataclasses.replace(self._state, present={})
+        await self._seats.remove_all(stage, reason)
+
+    async def _out(self, seats: Iterable[Seat], reason: str) -> None:
+        for seat in seats:
+            self._present(seat, -1)
+        await self._seats.remove(seats, reason)
 
     def _left_by_oneself(self, user: UserId | None) -> bool:
-        member = self._state.room.members.get(user) if user else None
-        return member is not None and member.membership == "leave" and not self._state.cuts
+        if user is None or self._state.is_cut(user, "kick"):
+            return False
+        member = self._state.room.members.get(user)
+        return member is not None and member.membership == "leave"
 
     # -- seats ---------------------------------------------------------------------------------
 
-    async def _sit(self, session: SessionId, user: UserId | None, page: Page) -> None:
+    async def _sit(self, session: SessionId, user: UserId | None, page: Page, stage: StageId) -> None:
+        if is_over(self._state) or stage != self.stage_id:
+            raise Refused("no-stage")
+        if not may_sit(self._state, user):
+            raise Refused("guests-closed" if user is None else "not-in-room")
         if not self._state.may_hear(user):
-            raise Refused("no-stage" if not self._state.live else "guests-closed" if user is None else "not-in-room")
+            raise Unavailable("the room is being read; connect again in a moment")
         seat = self._seats.get(session)
-        if seat is not None:
+        if seat is None:
+            seat = Seat(session, user, stage, page)
+            self._seats.add(seat)
+            self._present(seat, 1)
+        else:
             seat.page.bye("elsewhere")
             seat.page, seat.mic_on = page, False
             if seat.away is not None:
                 seat.away.cancel()
-        else:
-            seat = self._seats[session] = Seat(session, user, page)
-            if user is not None:
-                self._state, _ = reduce(self._state, Present(user, 1), self._world.clock.now_ms())
-        self._show({seat})
+        self._show(seat)
 
-    def _seat(self, session: SessionId, page: Page) -> Seat:
-        seat = self._seats.get(session)
-        if seat is None or seat.page is not page:
-            raise NotFound("this page has no seat; connect again")
-        return seat
-
-    async def _offer(self, session: SessionId, page: Page, sdp: str) -> MediaAnswer:
-        seat = self._seat(session, page)
-        stage = self.stage_id
-        want = gate_for(self._state, seat.user)
-        if stage is None or not want.hear:
-            raise Refused("no-stage")
-        peer = seat.peer or new_peer_id()
-        owner = seat.user or f"guest {seat.session}"
-        answer = await self._world.media.join(stage, peer, owner, sdp, hear=want.hear, speak=want.speak)
-        seat.peer, seat.csrc, seat.gate = peer, answer.csrc, want
-        self._show({seat})
-        return answer
+    def _present(self, seat: Seat, change: int) -> None:
+        if seat.user is not None:
+            present = Present(seat.user, 1 if change > 0 else -1)
+            self._state, _ = reduce(self._state, present, self._world.clock.now_ms())
 
     async def _microphone(self, session: SessionId, page: Page, on: bool) -> None:
         seat = self._seats.get(session)
         if seat is not None and seat.page is page and seat.mic_on != on:
             seat.mic_on = on
-            self._show({seat})
+            self._show(seat)
 
-    async def _step_out(self, session: SessionId, page: Page) -> None:
+    async def _step_out(self, session: SessionId, page: Page, keep: bool) -> None:
         seat = self._seats.get(session)
         if seat is None or seat.page is not page:
             return
-        seat.page = _NO_PAGE
-        rise = partial(self._rise, session, _NO_PAGE)
-        seat.away = asyncio.get_running_loop().call_later(SEAT_KEPT_S, self._put, rise)
-
-    async def _rise(self, session: SessionId, page: Page) -> None:
-        seat = self._seats.get(session)
-        if seat is None or seat.page is not page:
+        if not keep:
+            await self._out([seat], "elsewhere")
+            self._show()
             return
-        del self._seats[session]
-        if seat.peer:
-            with contextlib.suppress(EyvanError):
-                await self._world.media.leave(seat.peer)
-        self._leave_present(seat)
-        self._show(set())
+        seat.page, seat.mic_on = NO_PAGE, False
+        seat.away = asyncio.get_running_loop().call_later(
+            SEAT_KEPT_S, self._put_always, lambda: self._step_out(session, NO_PAGE, False)
+        )
+        self._show()
 
-    def _leave_present(self, seat: Seat) -> None:
-        if seat.user is not None:
-            self._state, _ = reduce(self._state, Present(seat.user, -1), self._world.clock.now_ms())
-
-    async def _peer_gone(self, peer: PeerId) -> None:
-        for seat in self._seats.values():
-            if seat.peer == peer:
-                self._without_peer(seat)
-                self._show({seat})
+    def _seat_changed(self, seat: Seat) -> None:
+        self._show(seat)
 
     # -- effects -------------------------------------------------------------------------------
 
-    async def _carry_out(self, effect: fx.Effect) -> None:
-        store, clock = self._world.store, self._world.clock
+    def _carry_out(self, effect: fx.Effect, before: StageState) -> None:
         match effect:
             case fx.ReadState(kind, key):
                 self._reader.read(kind, key)
@@ -401,164 +417,122 @@ class LiveStage:
                 self._reader.read_all()
             case fx.WriteState() | fx.KickMember():
                 self._writer.write(effect)
-            case fx.KeepCut():
-                pass  # done before all else
+            case fx.KeepCut() | fx.PostCard():
+                pass  # a cut is kept before all else; the card is posted by `_show`
             case fx.DropCut(cut_id):
-                await store.drop_cut(cut_id)
+                self._keeping.drop(cut_id)
             case fx.Keep():
-                await store.save_stage(self.room, saved.dump(self._state))
+                self._keeping.changed = True
             case fx.Record():
                 line = {name: value for name, value in dataclasses.asdict(effect).items() if value}
-                await store.add_record(self.room, effect.stage_id, clock.now_ms(), line)
+                self._keeping.record(effect.stage_id, self._world.clock.now_ms(), line)
                 log.info("%s by %s%s", effect.act, effect.by, f" on {effect.target}" if effect.target else "")
             case fx.Answer():
-                self._answer(effect.ref, Outcome(effect.ok, effect.text, effect.args))
+                self._answers.append(effect)
             case fx.Tell():
                 self._tell(effect)
             case fx.Announce(text, args):
-                self._notice(say(self._world.lang, text, **args))
-            case fx.PostCard():
-                pass  # posted by _show once the stage is confirmed live
+                self._notices.announce(text, args)
             case fx.SendLink(user, ref):
                 self._send_link(user, ref)
             case fx.RevokeLinks(user):
-                await store.revoke_links(user, self.room, clock.now_ms())
-            case fx.CloseStage(stage_id):
-                with contextlib.suppress(EyvanError):
-                    await self._world.media.close_stage(stage_id)
-                self._card_shown = ""
+                self._keeping.revoke(user, self._world.clock.now_ms())
+                self._revoked.append(user)
+            case fx.CloseStage():
+                stage = before.stage
+                self._notices.end_card(before.card if before.ours else None, stage.topic if stage else "")
             case fx.BadEvent(event_id, kind, reason):
                 log.warning("room %s event %s (%s) is passed over: %s", self.room, event_id or "-", kind, reason)
             case fx.Follow(room):
-                self._courier.send(lambda: self._follow(RoomId(room)))
+                self._follow(self.room, RoomId(room))
 
-    def _answer(self, ref: str, outcome: Outcome) -> None:
-        future = self._waiting.get(ref)
-        if future is not None and not future.done():
-            future.set_result(outcome)
-        elif ref.startswith("$"):  # a command: the answer goes into the room, as a reply
-            text = say(self._world.lang, outcome.text, **{"prefix": self._world.prefix, **outcome.args})
-            self._notice(text, EventId(ref))
+    async def _reply(self, reply: Reply, row: int | None) -> None:
+        self._notices.reply(reply)
+        if row is not None:
+            self._keeping.applied([row])
 
-    def _notice(self, text: str, reply_to: EventId | None = None) -> None:
-        html = card.html_of(text)
-        txn = f"eyvan-{reply_to or self._world.clock.now_ms()}"
-
-        async def job() -> None:
-            await self._world.matrix.send(self.room, text, html, reply_to=reply_to, txn=txn)
-
-        self._courier.send(job)
+    def _give(self, answer: fx.Answer) -> None:
+        outcome = Outcome(answer.ok, answer.text, answer.args)
+        future = self._asked.get(answer.ref)
+        if future is not None:
+            if not future.done():
+                future.set_result(outcome)
+        elif answer.ref.startswith("$"):  # a command: the answer goes into the room, as a reply
+            self._notices.answer(EventId(answer.ref), outcome)
 
     def _tell(self, tell: fx.Tell) -> None:
-        seats = [seat for seat in self._seats.values() if seat.user == tell.user]
+        seats = [seat for seat in self._seats.of([tell.user]) if seat.page is not NO_PAGE]
         by_name = self._state.name(tell.by) if tell.by != self._state.bot else ""
         for seat in seats:
             seat.page.notice(tell.key, by_name)
-        if seats or not tell.by_chat or tell.user == self._state.bot:
-            return
-        topic = self._state.stage.topic if self._state.stage else ""
-        text = say(self._world.lang, "tell-" + tell.key.replace("_", "-"), by=by_name, topic=topic or self.room)
-        self._courier.send(lambda: self._world.matrix.tell(tell.user, text, card.html_of(text)))
+        if not seats and tell.by_chat:
+            self._notices.tell(tell.user, tell.key, {"by": by_name})
 
     def _send_link(self, user: UserId, ref: str) -> None:
-        if self.stage_id is None or self._state.stage is None:
-            return
-        url = self._world.make_link(user, self.room, self.stage_id)
-        text, html = card.link_message(self._world.lang, self._state.stage.topic or self._state.room.name, url)
+        def answer(outcome: Outcome) -> None:
+            self._answers.append(fx.Answer(ref, outcome.ok, outcome.text, outcome.args))
+            self._keep_due.set()
 
-        async def job() -> None:
-            try:
-                await self._world.matrix.tell(user, text, html)
-            except MatrixRefused as refused:
-                log.warning("no chat with %s: %s", user, refused)
-                self._answer(ref, Outcome(False, "link-refused", {"name": self._state.name(user)}))
-                return
-            self._answer(ref, Outcome(True, "link-sent", {"name": self._state.name(user)}))
+        if self._state.stage is None:
+            answer(Outcome(False, "no-stage"))
+        else:
+            self._notices.send_link(user, self._state.stage, answer)
 
-        self._courier.send(job)
-
-    async def _follow(self, successor: RoomId) -> None:
-        """An upgraded room (client-server API, "Room Upgrades"): followed only if the new room names this one."""
-        matrix = self._world.matrix
-        await matrix.join(successor)
-        create = await matrix.read_state(successor, "m.room.create", "")
-        content = create.get("content") if create else None
-        predecessor = content.get("predecessor") if isinstance(content, Mapping) else None
-        if not isinstance(predecessor, Mapping) or predecessor.get("room_id") != self.room:
-            log.warning("%s claims %s as its successor, which does not name it", self.room, successor)
-            await matrix.leave(successor)
-            return
-        self._gone(self.room)
+    def _void_pages(self, users: list[UserId]) -> None:
+        """Links of before are void by now, and so are the pages that they opened. A page that sits down at this moment
+        reads from the store that its link is void."""
+        for user in users:
+            self._put_always(lambda user=user: self._out(self._seats.of([user]), "expired"))  # type: ignore[misc]
 
     # -- what the reader brings ----------------------------------------------------------------
 
-    def _read_one(self, kind: str, key: str, raw: JsonObject | None) -> None:
+    def _read_one(self, kind: str, key: str, raw: JsonObject | None, heard: int) -> None:
         try:
             event = state_event(raw) if raw is not None else None
         except BadInput as bad:
             log.warning("room %s: state %s %r cannot be read: %s", self.room, kind, key, bad)
             event = None
-        self.happened(inputs.StateRead(kind, key, event))
+        self._happened_here(inputs.StateRead(kind, key, event, heard))
 
-    def _read_all(self, raws: list[JsonObject]) -> None:
+    def _read_all(self, raws: list[JsonObject], heard: int) -> None:
         events = []
         for raw in raws:
             try:
                 events.append(state_event(raw))
             except BadInput as bad:
                 log.warning("room %s: a state event cannot be read: %s", self.room, bad)
-        self.happened(inputs.RoomRead(tuple(events)))
+        self._happened_here(inputs.RoomRead(tuple(events), heard))
 
     # -- out to the pages ----------------------------------------------------------------------
 
-    def _show(self, now: set[Seat]) -> None:
-        """Pages in ``now`` see the change at once, the others within ``SHOW_EVERY_S``."""
+    def _show(self, now: Seat | None = None) -> None:
+        """The page in ``now`` sees the change at once (with the next turn of the loop), the others a little later."""
         if self._closed:
             return
-        if now:
-            self._show_to(now)
+        loop = asyncio.get_running_loop()
+        if now is not None:
+            if not self._show_now:
+                loop.call_soon(self._show_to_some)
+            self._show_now.add(now)
         if self._show_due is None:
-            self._show_due = asyncio.get_running_loop().call_later(SHOW_EVERY_S, self._show_all)
+            self._show_due = loop.call_later(SHOW_EVERY_S + SHOW_PER_SEAT_S * len(self._seats), self._show_all)
+
+    def _show_to_some(self) -> None:
+        seats, self._show_now = self._show_now, set()
+        self._show_to([seat for seat in seats if seat in self._seats])
 
     def _show_all(self) -> None:
         self._show_due = None
-        self._show_to(set(self._seats.values()))
-        self._show_card()
+        self._show_to(self._seats)
+        self._notices.show_card(self._showing.views(self._state, self._seats, self._world.clock.now_ms())[0])
 
-    def _show_to(self, seats: set[Seat]) -> None:
-        voices = [Voice(s.user, s.csrc, s.mic_on, s.gate) for s in self._seats.values()]
-        view = build(self._state, voices, self._world.clock.now_ms())
-        for_guests = without_names(view)
+    def _show_to(self, seats: Iterable[Seat]) -> None:
+        if self._closed:
+            return
+        glance = self._glance()
+        view, for_guests = self._showing.views(self._state, self._seats, self._world.clock.now_ms())
         for seat in seats:
-            if self._seats.get(seat.session) is seat:
-                seat.page.show(view if seat.user else for_guests, me(self._state, seat.user, seat.gate))
-
-    def _show_card(self) -> None:
-        """The card in the room: posted when the stage is live, then edited (throttled on its way out)."""
-        if not self._state.live or self._state.stage is None:
-            return
-        if self._state.stage.bot not in (None, self._state.bot):
-            return
-        voices = [Voice(s.user, s.csrc, s.mic_on, s.gate) for s in self._seats.values()]
-        view = build(self._state, voices, self._world.clock.now_ms())
-        text, html = card.card(self._world.lang, view, self._world.prefix, self._world.public_url, self._state.stage)
-        if text == self._card_shown:
-            return
-        first, self._card_shown = not self._card_shown and self._state.card is None, text
-        stage_id = self._state.stage.stage_id
-        if first:
-            self._courier.send(lambda: self._post_card(stage_id, text, html))
-        elif self._state.card is not None:
-            event = self._state.card
-            self._courier.send(lambda: self._world.matrix.edit(self.room, event, text, html))
-
-    async def _post_card(self, stage_id: StageId, text: str, html: str) -> None:
-        txn = f"eyvan-card-{stage_id}"
-        event = await self._world.matrix.send(self.room, text, html, reply_to=None, txn=txn)
-        self.happened(inputs.CardPosted(event))
-        self._card_shown = ""  # what changed meanwhile goes in by an edit
-        self._show(set())
-        await self._world.matrix.react(self.room, event, "✋")
+            seat.page.show(view if seat.user else for_guests, self._showing.me(glance, seat))
 
 
-__all__ = ["Full", "LiveStage", "Outcome", "Seat", "World"]
+__all__ = ["LiveStage", "Outcome", "Seat", "World"]

@@ -11,6 +11,7 @@ from typing import Literal
 
 from bridge.ids import UserId
 from bridge.rules import requests
+from bridge.rules.authority import Permission
 from bridge.rules.content import ROLE, STAGE
 from bridge.rules.state import StageState
 
@@ -131,16 +132,35 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The same for everybody; ``queue`` is shown to moderators only. ``faces_for_guests``: guests see no names."""
+    """The same for everybody; ``queue`` is shown to moderators only. A part that did not change is the same object as
+    before, so ``stage.server_ts`` is that of its last change; ``now`` is when the view was made."""
 
     stage: StageInfo
     speakers: list[Person]
     audience: Audience
     queue: list[Hand]
+    now: int = 0
 
 
 def gate_for(state: StageState, user: UserId | None) -> Gate:
     return Gate(hear=state.may_hear(user), speak=state.may_speak(user))
+
+
+def is_over(state: StageState) -> bool:
+    """The stage ended, as the room or our own cut says. What is only feared shuts gates and sends nobody away."""
+    ended = any(cut.kind == "end" for cut in state.cuts.values())
+    return ended or not state.loaded or not state.room.runs(state.bot)
+
+
+def may_sit(state: StageState, user: UserId | None) -> bool:
+    """Whether a page of this person has a place here, as far as the room is read."""
+    if is_over(state) or state.room.stage is None:
+        return False
+    if user is None:
+        return state.room.stage.guests
+    if state.is_cut(user, "kick") or state.policy.permission(user) < Permission.listen:
+        return False
+    return state.room.may_be_here(user)
 
 
 def build(state: StageState, voices: Iterable[Voice], now: int) -> View:
@@ -160,12 +180,12 @@ def build(state: StageState, voices: Iterable[Voice], now: int) -> View:
     faces = [Face(user, state.name(user), user in raised) for user in listeners[:FACES]]
     queue = [Hand(h.user, state.name(h.user), h.ts, h.note, h.via) for h in state.hands[:100]]
     audience = Audience(len(listeners) + guests, len(state.hands), faces)
-    return View(_stage_info(state, now), speakers, audience, queue)
+    return View(_stage_info(state, now), speakers, audience, queue, now)
 
 
 def _stage_info(state: StageState, now: int) -> StageInfo:
     stage = state.stage
-    status: Status = "none" if stage is None else "ended" if stage.status == "live" and not state.live else stage.status
+    status: Status = "none" if stage is None else "ended" if stage.status == "live" and is_over(state) else stage.status
     return StageInfo(
         id=stage.stage_id if stage else "",
         status=status,
@@ -240,4 +260,4 @@ def acts_of(state: StageState, user: UserId) -> list[Act]:
 
 def without_names(view: View) -> View:
     """For guests: speakers are public, listeners have no names."""
-    return View(view.stage, view.speakers, Audience(view.audience.count, view.audience.hands, []), [])
+    return View(view.stage, view.speakers, Audience(view.audience.count, view.audience.hands, []), [], view.now)

@@ -6,6 +6,7 @@ ids; it never raises: an event that says nothing to a stage gives no input.
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 from collections.abc import Mapping
@@ -16,12 +17,14 @@ from urllib.parse import unquote
 from bridge.errors import BadInput
 from bridge.ids import EventId, UserId, new_stage_id, parse_user
 from bridge.live.ports import InboxRow
-from bridge.rules.content import HAND, WATCHED, is_hand_emoji, parse_hand, state_event
+from bridge.live.reply import Reply
+from bridge.rules.content import HAND, WATCHED, is_encodable, is_hand_emoji, parse_hand, state_event
 from bridge.rules.inputs import ActName, Asked, Input, Reacted, Redacted, StateHint
 
 log = logging.getLogger(__name__)
 
 MAX_AGE_MS = 60_000  # a message or reaction that comes later is not carried out; state has no age
+MAX_COMMAND = 2000  # characters
 
 _STAGE_WORDS: dict[str, ActName] = {
     "start": "start", "آغاز": "start", "شروع": "start",
@@ -46,10 +49,34 @@ _WORDS: dict[str, ActName] = {
     "decline": "decline", "نه": "decline",
     "help": "help", "راهنما": "help",
 }  # fmt: skip
-_STAGE = ("stage", "نشست", "eyvan")
+_STAGE = frozenset({"stage", "نشست", "eyvan"})
+_REVOKE = frozenset({"revoke", "باطل"})
 _ABOUT_SOMEBODY: frozenset[ActName] = frozenset(
     {"bring_up", "to_audience", "make_moderator", "invite", "mute", "unmute", "kick"}
 )
+
+
+_SAME_LETTER = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "\u200c": None, "\u200d": None, "ـ": None})
+
+
+def _bare(word: str) -> str:
+    """A word as the tables know it: people write the zero-width non-joiner, the Arabic yeh and kaf, or not."""
+    return word.casefold().translate(_SAME_LETTER)
+
+
+_BARE_WORDS = {_bare(word): act for word, act in _WORDS.items()}
+_BARE_STAGE_WORDS = {_bare(word): act for word, act in _STAGE_WORDS.items()}
+_IN_TWO = {_bare(word) for word in (*_WORDS, *_STAGE_WORDS) if "\u200c" in word}
+"""Words that are also written in two, such as ``می آیم``."""
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """(first word as the tables know it, what comes after)."""
+    words = text.split(maxsplit=2)
+    if len(words) > 1 and (both := _bare(words[0] + words[1])) in _IN_TWO:
+        return both, words[2].strip() if len(words) > 2 else ""
+    parts = text.split(maxsplit=1)
+    return (_bare(parts[0]) if parts else ""), parts[1].strip() if len(parts) > 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +87,9 @@ class Translator:
     prefix: str
     own_server: str
 
-    def translate(self, row: InboxRow, now_ms: int) -> list[Input]:
-        """What an event says to the stage of its room. A command always gives exactly one input."""
+    def translate(self, row: InboxRow, now_ms: int) -> list[Input | Reply]:
+        """What an event says to the stage of its room. A command gives exactly one input, or a Reply that says why it
+        gives none."""
         event = row.event
         try:
             if "state_key" in event:
@@ -85,45 +113,53 @@ class Translator:
         received = min(row.received_ms, stamped) if own and isinstance(stamped, int) else row.received_ms
         return now_ms - received
 
-    def _message(self, event: Mapping[str, Any], age_ms: int) -> list[Input]:
+    def _message(self, event: Mapping[str, Any], age_ms: int) -> list[Input | Reply]:
         kind, content = event.get("type"), event.get("content")
-        sender, event_id = parse_user(event.get("sender"), "sender"), EventId(str(event.get("event_id")))
+        sender, event_id = _user(event.get("sender"), "sender"), EventId(str(event.get("event_id")))
         if kind == "m.room.redaction":
             # ``redacts`` stands in the content from room version 11 on
-            target = event.get("redacts") or (content.get("redacts") if isinstance(content, Mapping) else None)
-            return [Redacted(EventId(target), sender)] if isinstance(target, str) else []
+            places = (event, content if isinstance(content, Mapping) else {})
+            target = next((each["redacts"] for each in places if isinstance(each.get("redacts"), str)), None)
+            return [Redacted(EventId(target), sender)] if target else []
         if not isinstance(content, Mapping):
             return []
+        late = Reply(event_id, sender, "too-old", {"seconds": age_ms // 1000}) if age_ms > MAX_AGE_MS else None
         if kind == "m.reaction":
-            return _reaction(content, sender, event_id) if age_ms <= MAX_AGE_MS else []
+            return _reaction(content, sender, event_id, late)
         if kind == HAND:
             raised, note = parse_hand(content)
-            if age_ms > MAX_AGE_MS:
-                return []
-            return [Asked(sender, "raise" if raised else "lower", "event", text=note, event_id=event_id)]
+            ask = Asked(sender, "raise" if raised else "lower", "event", text=note, event_id=event_id)
+            return [late or ask]
         if kind != "m.room.message" or content.get("msgtype") != "m.text":
             return []
-        if (content.get("m.relates_to") or {}).get("rel_type") == "m.replace":
+        if _relates(content).get("rel_type") == "m.replace":
             return []  # an edited command is not a second one
-        return self._command(content, sender, event_id, age_ms)
+        return self._command(content, sender, event_id, late)
 
-    def _command(self, content: Mapping[str, Any], sender: UserId, event_id: EventId, age_ms: int) -> list[Input]:
+    def _command(
+        self, content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None
+    ) -> list[Input | Reply]:
         body = content.get("body")
-        if not isinstance(body, str) or not body.startswith(self.prefix) or len(body) > 2000:
+        if not isinstance(body, str) or len(body) > 10 * MAX_COMMAND or not is_encodable(body):
             return []
-        words = body[len(self.prefix) :].split(maxsplit=1)
-        if not words or words[0].startswith(self.prefix):
+        body = _without_fallback(body, content)
+        if not body.startswith(self.prefix) or len(body) > MAX_COMMAND:
             return []
-        first, rest = words[0].lower(), words[1].strip() if len(words) > 1 else ""
-        act = _WORDS.get(first)
+        said = body[len(self.prefix) :]
+        if said.startswith(self.prefix):
+            return []  # ``!!`` is another bot's
+        first, rest = _first_word(said)
+        act = _BARE_WORDS.get(first)
         if first in _STAGE:
-            parts = rest.split(maxsplit=1)
-            act = _STAGE_WORDS.get(parts[0].lower()) if parts else "status"
-            rest = parts[1].strip() if len(parts) > 1 else ""
-            act = act or "help"
-        if act is None or age_ms > MAX_AGE_MS:
-            return []  # another bot's command, or one from before a pause
-        if act == "link" and rest.lower() == "revoke":
+            word, rest = _first_word(rest)
+            act = _BARE_STAGE_WORDS.get(word) if word else "status"
+            if act is None:
+                return [late or Reply(event_id, sender, "unknown-command")]
+        if act is None:
+            return []  # another bot's command
+        if late:
+            return [late]
+        if act == "link" and _bare(rest) in _REVOKE:
             act = "revoke_links"
         target = None
         if act in _ABOUT_SOMEBODY:
@@ -132,37 +168,92 @@ class Translator:
         return [Asked(sender, act, "command", event_id, target, rest, new_stage, event_id)]
 
 
-def _reaction(content: Mapping[str, Any], sender: UserId, event_id: EventId) -> list[Input]:
+def _relates(content: Mapping[str, Any]) -> Mapping[str, Any]:
     relates = content.get("m.relates_to")
-    if not isinstance(relates, Mapping) or relates.get("rel_type") != "m.annotation":
-        return []
+    return relates if isinstance(relates, Mapping) else {}
+
+
+def _is_reply(content: Mapping[str, Any]) -> bool:
+    return "m.in_reply_to" in _relates(content)
+
+
+def _without_fallback(body: str, content: Mapping[str, Any]) -> str:
+    """Replies of older clients quote what they answer before what they say (client-server API v1.12, "Fallbacks for
+    rich replies")."""
+    if not _is_reply(content) or not body.startswith("> "):
+        return body
+    lines = body.split("\n")
+    while lines and lines[0].startswith(">"):
+        lines.pop(0)
+    return "\n".join(lines).lstrip("\n")
+
+
+def _reaction(content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None) -> list[Input | Reply]:
+    relates = _relates(content)
     target = relates.get("event_id")
-    if not isinstance(target, str) or not is_hand_emoji(relates.get("key")):
+    if relates.get("rel_type") != "m.annotation" or not isinstance(target, str):
         return []
+    if not is_hand_emoji(relates.get("key")):
+        return []
+    if late:
+        return [Reply(late.to, late.user, late.key, late.args, about=EventId(target))]
     return [Reacted(EventId(target), sender, event_id)]
 
 
-_PILL = re.compile(r'href="(?:https://matrix\.to/#/|matrix:u/)(@?[^"?/]+)', re.IGNORECASE)
+_PILL = re.compile(r"""href=["'](?:https://matrix\.to/#/(?:@|%40)|matrix:u(?:ser)?/@?)([^"'?/]+)""", re.IGNORECASE)
+_QUOTE = re.compile(r"<mx-reply>.*?</mx-reply>", re.DOTALL | re.IGNORECASE)
+
+
+def _pills(content: Mapping[str, Any]) -> list[str]:
+    """User ids that the message links to, without those it only quotes; each once, in order."""
+    formatted = content.get("formatted_body")
+    if not isinstance(formatted, str) or len(formatted) > 20 * MAX_COMMAND:
+        return []
+    found = _PILL.findall(_QUOTE.sub("", formatted))
+    return list(dict.fromkeys("@" + unquote(html.unescape(each)) for each in found))
 
 
 def _target(content: Mapping[str, Any], rest: str, default: UserId | None) -> tuple[UserId | None, str]:
-    """Whom a command is about, and the words after. A client may send a mention as a name with a link: then the one
-    user in ``m.mentions`` or in the link counts."""
+    """Whom a command is about, and the words after. None: nobody can tell.
+
+    A client writes a mention as the name that the person chose, with a link behind it. The link counts: a name may
+    look like somebody else's id. ``m.mentions`` alone counts only outside replies, where it may also hold the person
+    who is answered."""
     words = rest.split(maxsplit=1)
+    after = words[1] if len(words) > 1 else ""
+    first = words[0].strip(",;\u2066\u2067\u2068\u2069\u200e\u200f") if words else ""
+    written = _maybe_user(first.rstrip(":") if first.count(":") > 1 else first)
+    pills = _pills(content)
+    if len(pills) == 1:
+        linked = _maybe_user(pills[0])
+        return linked, after if written == linked else _after_name(rest)
     if not words:
         return default, ""
-    after = words[1] if len(words) > 1 else ""
-    try:
-        return parse_user(words[0].rstrip(",:;") if words[0].count(":") > 1 else words[0].rstrip(",;")), after
-    except BadInput:
-        pass
+    if written:
+        return written, after
     mentions = content.get("m.mentions")
     listed = mentions.get("user_ids") if isinstance(mentions, Mapping) else None
-    if isinstance(listed, list) and len(listed) == 1:
-        return parse_user(listed[0], "m.mentions.user_ids"), ""
-    html = content.get("formatted_body")
-    pills = set(_PILL.findall(html)) if isinstance(html, str) else set()
-    if len(pills) == 1:
-        name = unquote(pills.pop())
-        return parse_user(name if name.startswith("@") else "@" + name), ""
+    if isinstance(listed, list) and len(listed) == 1 and not _is_reply(content):
+        return _maybe_user(listed[0]), _after_name(rest)
     return None, rest
+
+
+def _after_name(rest: str) -> str:
+    """A reason can stand behind a mention whose name ends with a colon, as clients write it at a line's start; else
+    nobody can tell the name from the reason."""
+    name, colon, reason = rest.partition(": ")
+    return reason.strip() if colon and name else ""
+
+
+def _user(value: object, field: str) -> UserId:
+    """JSON can hold half a surrogate pair, which no id can."""
+    if isinstance(value, str) and not is_encodable(value):
+        raise BadInput(field, value, "give a full Matrix user id such as @ava:example.org")
+    return parse_user(value, field)
+
+
+def _maybe_user(value: object) -> UserId | None:
+    try:
+        return _user(value, "user")
+    except BadInput:
+        return None

@@ -78,18 +78,25 @@ hands-list =
     { $list }
 link-sent = { $name }, your personal link is in our direct chat.
 link-refused = { $name }, I could not open a direct chat with you. Please allow messages from me and try `{ $prefix }link` again.
+link-later = { $name }, the direct chat with you is not to be had now. Please try `{ $prefix }link` again in a moment.
 link-intro = Your personal link to “{ $topic }”:
-link-after = It is yours alone: whoever opens it is there in your name. `link revoke` in the room makes it void.
+link-after = It is yours alone: whoever opens it is there in your name. `{ $prefix }link revoke` in the room makes it void.
 
 # Told to one person
-tell-invited = { $by } invites you to speak in “{ $topic }”. Type `accept` or `decline` as a command in the room, or open your link.
+tell-invited = { $by } invites you to speak in “{ $topic }”. Type `{ $prefix }accept` or `{ $prefix }decline` in the room, or open your link.
 tell-cut-not-written = “{ $topic }”: the homeserver refused to record your last cut. It holds for this stage all the same: the person is not heard.
+tell-cut-not-kept = “{ $topic }”: your last cut acts, and is being recorded in the room, but our database does not answer: should we have to restart before it does, please look again.
 tell-not-written = “{ $topic }”: the homeserver refused what you asked for, so nothing changed.
+session-over = This session is over. Open your link again, or ask the bot for a new one with `{ $prefix }link`.
+moved-from = This room was upgraded, and the stage went on in the new one: { $to }
+moved-to = The stage “{ $topic }” goes on here. Your earlier link is void: `{ $prefix }link` brings a new one.
+moved-not = This room was upgraded. The stage goes on in the old room; to have it here I need an invitation and power level { $level }.
 stage-ended = The stage is over. Thank you for coming.
 
 # The card
 card-untitled = Stage
 card-live = 🔴 Live: { $topic }
+card-ended = The stage “{ $topic }” is over.
 card-speakers =
     On the stage: { $names }{ $more ->
         [0] {""}

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from bridge.errors import BadInput
 from bridge.live import view
 from bridge.live.view import Act, Audience, Face, Hand, Invitation, Me, MyHand, Person, StageInfo
+from bridge.rules.content import is_encodable
 
 ByeReason = Literal["ended", "removed", "left_room", "expired", "elsewhere", "restart", "slow"]
 NoticeKey = Literal[
@@ -258,6 +259,8 @@ def _fits(value: object, kind: Any) -> bool:
         return any(_fits(value, each) for each in typing.get_args(kind))
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    if kind is str:  # JSON can hold half a surrogate pair, which no UTF-8 can
+        return isinstance(value, str) and is_encodable(value)
     return isinstance(value, kind)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import logging
 import secrets
 from collections import OrderedDict
@@ -30,6 +31,7 @@ from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
 from bridge.text import say
 from bridge.web import messages as m
+from bridge.web.frames import Frames
 from bridge.web.session import PageSession
 
 log = logging.getLogger(__name__)
@@ -40,11 +42,14 @@ GUEST_HOURS = 12
 _SIGN_INS_A_MINUTE = 60  # for one source address; whole mobile carriers sit behind one
 _SOURCES = 10_000  # the least recent is forgotten
 
+_PENDING = 2_000  # sockets that have not said hello; further ones are told to come again
+
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; "
-    "img-src 'self' data: blob:; connect-src 'self' ws: wss:; media-src 'self' blob: mediastream:; "
+    "img-src 'self' data: blob:; connect-src 'self'; media-src 'self' blob: mediastream:; "
     "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+"""``connect-src 'self'`` covers the WebSocket of the page's own origin (CSP level 3; Safari from 15.4)."""
 _HEADERS = {
     "Content-Security-Policy": _CSP,
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), display-capture=()",
@@ -52,6 +57,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex",
 }
+_NOT_KEPT = {**_HEADERS, "Cache-Control": "no-store"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -83,7 +89,9 @@ class WebServer:
         self._clock, self._prefix = clock, prefix
         self._sources = _Sources()
         self._proxies = [ipaddress.ip_network(each, strict=False) for each in config.trusted_proxies]
+        self._frames = Frames()
         self._sockets: set[web.WebSocketResponse] = set()
+        self._pending = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -121,6 +129,8 @@ class WebServer:
         return self._static(name, kept)
 
     def _static(self, name: str, cache: str) -> web.StreamResponse:
+        if "\0" in name:
+            raise NotFound("there is no such page")
         path = (STATIC / name).resolve()
         if not path.is_relative_to(STATIC.resolve()) or not path.is_file():
             raise NotFound("there is no such page")
@@ -134,7 +144,7 @@ class WebServer:
         forwarded = [each.strip() for each in request.headers.get("X-Forwarded-For", "").split(",") if each.strip()]
         while forwarded and self._is_proxy(source):
             source = forwarded.pop()
-        return source
+        return source[:64]
 
     def _is_proxy(self, source: str) -> bool:
         try:
@@ -146,12 +156,12 @@ class WebServer:
     async def _sessions(self, request: web.Request) -> web.StreamResponse:
         self._sources.take(self._source(request), asyncio.get_running_loop().time())
         try:
-            body = await request.json()
+            body = json.loads(await request.read())
         except (ValueError, RecursionError):
             raise BadInput("body", "no JSON", "send a JSON object") from None
         wish = m.decode_open(body)
         opened = await (self._by_link(wish) if wish.link is not None else self._as_guest(wish))
-        return web.json_response(m.encode(opened), headers={"Cache-Control": "no-store"})
+        return web.json_response(m.encode(opened), headers=_NOT_KEPT)
 
     async def _by_link(self, wish: m.OpenSession) -> m.SessionOpened:
         now = self._clock.now_ms()
@@ -190,12 +200,28 @@ class WebServer:
     # -- the socket ----------------------------------------------------------------------------
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(heartbeat=20, max_msg_size=m.MAX_FRAME)
+        """Frames are not compressed: what all pages see is written down once, and a compressor a page would cost more
+        than all else (and 250 kB)."""
+        if self._pending >= _PENDING:
+            raise Full("too many pages connect at once; try again in a moment", 1000)
+        socket = web.WebSocketResponse(heartbeat=20, max_msg_size=m.MAX_FRAME, compress=False)
         await socket.prepare(request)
         self._sockets.add(socket)
+        self._pending += 1
+        pending = [1]
+
+        def greeted() -> None:
+            self._pending -= pending.pop() if pending else 0
+
+        def abort() -> None:
+            if request.transport is not None:
+                request.transport.abort()
+
+        session = PageSession(self._rooms, self._signer, self._store, self._clock, self._prefix, self._frames)
         try:
-            await PageSession(self._rooms, self._signer, self._clock.now_ms(), self._prefix).run(socket)
+            await session.run(socket, abort, greeted)
         finally:
+            greeted()
             self._sockets.discard(socket)
             if not socket.closed:
                 await socket.close()
@@ -211,14 +237,14 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
         return _refusal(request, error)
     except web.HTTPException as error:
         body = m.ErrorBody("M_UNRECOGNIZED" if error.status == 404 else "M_UNKNOWN", error.reason)
-        return web.json_response(m.encode(body), status=error.status, headers=_HEADERS)
+        return web.json_response(m.encode(body), status=error.status, headers=_NOT_KEPT)
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception:
         number = secrets.token_hex(4)
         log.exception("request %s %s failed (%s)", request.method, request.path, number)
         body = m.ErrorBody("M_UNKNOWN", f"something went wrong on the server ({number})")
-        return web.json_response(m.encode(body), status=500, headers=_HEADERS)
+        return web.json_response(m.encode(body), status=500, headers=_NOT_KEPT)
 
 
 def _refusal(request: web.Request, error: EyvanError) -> web.StreamResponse:
@@ -230,4 +256,4 @@ def _refusal(request: web.Request, error: EyvanError) -> web.StreamResponse:
     retry = error.retry_after_ms if isinstance(error, Full) else None
     body = m.ErrorBody(error.errcode, text, reason, retry)
     status = error.status if error.status < 600 else 500
-    return web.json_response(m.encode(body), status=status, headers=_HEADERS)
+    return web.json_response(m.encode(body), status=status, headers=_NOT_KEPT)

@@ -7,7 +7,7 @@
 
 Two tasks a page: the request handler reads, a writer sends. What a slow page cannot take is bounded: of what the stage
 *shows* only the newest is kept, of levels too; small messages queue up to ``MAX_QUEUED``, then the page is let go and
-comes back by itself.
+comes back by itself. What a page asks too fast waits in its socket.
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ import json
 import logging
 import secrets
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from bridge.errors import BadInput, BadToken, EyvanError, Full, Refused, Theirs, Unavailable
+from bridge.errors import BadInput, BadToken, EyvanError, Refused, Unavailable
 from bridge.identity.links import LinkSigner, Session
 from bridge.ids import UserId, parse_user
+from bridge.live.ports import Clock, Store
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
 from bridge.live.view import Act, Me, View
 from bridge.rules.inputs import ActName, Asked
 from bridge.text import Lang, say
 from bridge.web import messages as m
+from bridge.web.frames import Frames, to_json
 
 log = logging.getLogger(__name__)
 
 HELLO_S = 5.0
+SEND_S = 10.0  # a frame that a page did not take for so long is its last
 MAX_QUEUED = 100
+MAX_AT_ONCE = 16  # requests of one page under way
 _REQUESTS_A_SECOND, _BURST = 10.0, 40.0
 
 _ACTS: dict[Act, ActName] = {
@@ -51,13 +55,16 @@ _ACTS: dict[Act, ActName] = {
     "end": "end",
     "topic": "topic",
 }
+_BYES = {
+    "ended": "stage-ended", "removed": "not-in-room", "left_room": "not-in-room", "expired": "session-over",
+}  # fmt: skip
 
 
 class PageSocket:
-    """The page as its live stage sees it (`bridge.live.ports.Page`), and the task that sends to it."""
+    """The page as its live stage sees it (`bridge.live.ports.Page`), and what the writer task sends."""
 
-    def __init__(self, socket: web.WebSocketResponse, prefix: str) -> None:
-        self._socket, self._prefix = socket, prefix
+    def __init__(self, socket: web.WebSocketResponse, prefix: str, frames: Frames, abort: Callable[[], None]) -> None:
+        self._socket, self._prefix, self._frames, self._abort = socket, prefix, frames, abort
         self.lang: Lang = "en"
         self._queue: deque[m.ToPage] = deque()
         self._news: tuple[View, Me] | None = None
@@ -65,7 +72,8 @@ class PageSocket:
         self._levels: Mapping[int, int] | None = None
         self._seq = 0
         self._wake = asyncio.Event()
-        self._over = False
+        self.over: str | None = None
+        """Why we said good-bye."""
 
     # -- the stage calls these -----------------------------------------------------------------
 
@@ -82,19 +90,21 @@ class PageSocket:
 
     def sound_lost(self) -> None:
         """The page sees it in ``me.can_hear`` and by its own missing packets, and offers again."""
-        self._wake.set()
 
     def bye(self, reason: str, text: str = "") -> None:
-        keys = {"ended": "stage-ended", "removed": "not-in-room", "left_room": "not-in-room"}
-        if not text and reason in keys:
-            text = say(self.lang, keys[reason])
+        if self.over is not None:
+            return
+        if not text and reason in _BYES:
+            text = say(self.lang, _BYES[reason], prefix=self._prefix)
         self._queue.append(m.Bye(reason, text))  # type: ignore[arg-type]
-        self._over = True
+        self.over = reason
         self._wake.set()
 
     # -- the session calls these ---------------------------------------------------------------
 
     def send(self, message: m.ToPage) -> None:
+        if self.over is not None:
+            return
         if len(self._queue) >= MAX_QUEUED:
             self.bye("slow")
             return
@@ -113,61 +123,62 @@ class PageSocket:
         self._wake.set()
 
     async def write(self) -> None:
-        """Send until ``bye``. Ends by itself when the socket is closed."""
-        while not self._socket.closed:
-            await self._wake.wait()
-            self._wake.clear()
-            if self._news is not None and not self._over:
-                (view, me), self._news = self._news, None
-                message = self._difference(view, me)
-                self._sent = (view, me)
-                if message is not None:
-                    await self._send(message)
-            while self._queue:
-                await self._send(self._queue.popleft())
-            if self._over:
+        """Send until ``bye`` or until the page takes nothing any more."""
+        try:
+            while not self._socket.closed and await self._write_what_waits():
+                pass
+        except TimeoutError:
+            log.info("a page takes nothing any more and is let go")
+            self._abort()
+        except ConnectionError:
+            pass  # the reader sees the same
+
+    async def _write_what_waits(self) -> bool:
+        await self._wake.wait()
+        self._wake.clear()
+        if self._news is not None and self.over is None:
+            news, self._news = self._news, None
+            await self._show(news)
+        while self._queue:
+            await self._send(to_json(m.encode(self._queue.popleft())))
+        if self.over is not None:
+            async with asyncio.timeout(SEND_S):
                 await self._socket.close()
-                return
-            if self._levels is not None:
-                levels, self._levels = self._levels, None
-                await self._send(m.Levels({str(csrc): level for csrc, level in levels.items()}))
+            return False
+        if self._levels is not None:
+            levels, self._levels = self._levels, None
+            await self._send(self._frames.levels(levels))
+        return True
 
-    async def _send(self, message: m.ToPage) -> None:
-        await self._socket.send_str(json.dumps(m.encode(message), ensure_ascii=False, separators=(",", ":")))
-
-    def _difference(self, view: View, me: Me) -> m.Snapshot | m.Patch | None:
-        queue = view.queue if "not_now" in me.can else []
-        if self._sent is None:
+    async def _show(self, news: tuple[View, Me]) -> None:
+        sent, self._sent = self._sent, news
+        if sent is None:
+            frame: bytes | None = self._frames.snapshot(self._seq + 1, *news)
+        else:
+            frame = self._frames.patch(self._seq + 1, sent, news)
+        if frame is not None:
             self._seq += 1
-            return m.Snapshot(self._seq, view.stage, me, view.speakers, view.audience, queue)
-        old, old_me = self._sent
-        old_queue = old.queue if "not_now" in old_me.can else []
-        patch = m.Patch(
-            seq=self._seq + 1,
-            stage=view.stage if replace(view.stage, server_ts=0) != replace(old.stage, server_ts=0) else None,
-            me=me if me != old_me else None,
-            speakers=view.speakers if view.speakers != old.speakers else None,
-            audience=view.audience if view.audience != old.audience else None,
-            queue=queue if queue != old_queue else None,
-        )
-        if all(part is None for part in (patch.stage, patch.me, patch.speakers, patch.audience, patch.queue)):
-            return None
-        self._seq += 1
-        return patch
+            await self._send(frame)
+
+    async def _send(self, frame: bytes) -> None:
+        async with asyncio.timeout(SEND_S):
+            await self._socket.send_frame(frame, WSMsgType.TEXT)
 
 
 class PageSession:
     """Runs one WebSocket from hello to bye."""
 
-    def __init__(self, rooms: Rooms, signer: LinkSigner, now_ms: int, prefix: str) -> None:
-        self._rooms, self._signer, self._now_ms, self._prefix = rooms, signer, now_ms, prefix
+    def __init__(
+        self, rooms: Rooms, signer: LinkSigner, store: Store, clock: Clock, prefix: str, frames: Frames
+    ) -> None:
+        self._rooms, self._signer, self._store, self._clock = rooms, signer, store, clock
+        self._prefix, self._frames = prefix, frames
         self._tokens, self._refilled = _BURST, 0.0
 
-    async def run(self, socket: web.WebSocketResponse) -> None:
-        page = PageSocket(socket, self._prefix)
+    async def run(self, socket: web.WebSocketResponse, abort: Callable[[], None], greeted: Callable[[], None]) -> None:
+        """``abort`` drops the connection at once; ``greeted`` is called when the page has said hello, well or not."""
+        page = PageSocket(socket, self._prefix, self._frames, abort)
         writer = asyncio.create_task(page.write(), name="page writer")
-        stage: LiveStage | None = None
-        session: Session | None = None
         try:
             try:
                 session, stage = await self._hello(socket, page)
@@ -175,19 +186,30 @@ class PageSession:
                 page.bye(_bye_reason(error), _said(error, page, self._prefix))
                 await writer
                 return
-            expiry = asyncio.get_running_loop().call_later(
-                max(0.0, (session.expires_ms - self._now_ms) / 1000), page.bye, "expired"
-            )
-            try:
-                await self._read(socket, page, session, stage)
             finally:
-                expiry.cancel()
+                greeted()
+            await self._seated(socket, page, session, stage)
         finally:
-            if stage is not None and session is not None:
-                stage.rise(session.claims.session_id, page)
             writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            with contextlib.suppress(asyncio.CancelledError):
                 await writer
+
+    async def _seated(
+        self, socket: web.WebSocketResponse, page: PageSocket, session: Session, stage: LiveStage
+    ) -> None:
+        claims = session.claims
+        try:
+            await stage.sit(claims.session_id, claims.user, page, claims.stage)
+            await self._check_revoked(session)  # after it sat: one revoked before is seen here, after it is sent away
+        except EyvanError as error:
+            page.bye(_bye_reason(error), _said(error, page, self._prefix))
+        left_s = (session.expires_ms - self._clock.now_ms()) / 1000
+        expiry = asyncio.get_running_loop().call_later(max(0.0, left_s), page.bye, "expired")
+        try:
+            await self._read(socket, page, session, stage)
+        finally:
+            expiry.cancel()
+            stage.rise(claims.session_id, page, keep=page.over != "expired")
 
     async def _hello(self, socket: web.WebSocketResponse, page: PageSocket) -> tuple[Session, LiveStage]:
         try:
@@ -198,28 +220,33 @@ class PageSession:
         if not isinstance(hello, m.Hello):
             raise BadInput("t", hello.t, "the first frame is hello")
         page.lang = hello.lang
-        session = self._signer.verify_session(hello.session, self._now_ms)
+        session = self._signer.verify_session(hello.session, self._clock.now_ms())
         stage = self._rooms.of_room(session.claims.room)
-        if stage is None or not stage.state.loaded:
+        if stage is None:
+            raise Refused("not-in-room")
+        if not stage.state.loaded:
             raise Unavailable("this room is not ready")
-        if stage.stage_id != session.claims.stage:
-            raise Refused("no-stage")
-        await stage.sit(session.claims.session_id, session.claims.user, page)
         return session, stage
+
+    async def _check_revoked(self, session: Session) -> None:
+        claims = session.claims
+        if claims.user is None:
+            return
+        if session.issued_ms <= await self._store.links_revoked_before(claims.user, claims.room):
+            raise BadToken("revoked", "this link was revoked; ask the bot for a new one")
 
     async def _read(self, socket: web.WebSocketResponse, page: PageSocket, session: Session, stage: LiveStage) -> None:
         requests: set[asyncio.Task[None]] = set()
         try:
             async for frame in socket:
-                if frame.type is not WSMsgType.TEXT:
-                    break
-                body = _json(frame.data)
+                await self._pace()
+                if len(requests) >= MAX_AT_ONCE:
+                    await asyncio.wait(requests, return_when=asyncio.FIRST_COMPLETED)
+                body = _json(frame.data if frame.type is WSMsgType.TEXT else None)
                 try:
                     message = m.decode(body)
-                    self._pace()
-                except Theirs as error:
-                    number = body.get("id") if isinstance(body, dict) else None
-                    page.refuse(number if isinstance(number, int) else 0, error)
+                except BadInput as error:
+                    page.refuse(_number_of(body), error)
                     continue
                 task = asyncio.create_task(self._handle(message, page, session, stage))
                 requests.add(task)
@@ -229,13 +256,17 @@ class PageSession:
                 task.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
 
-    def _pace(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._tokens = min(_BURST, self._tokens + (now - self._refilled) * _REQUESTS_A_SECOND)
-        self._refilled = now
-        if self._tokens < 1:
-            raise Full("too many requests from this page; wait a moment", 1000)
-        self._tokens -= 1
+    async def _pace(self) -> None:
+        """Wait rather than refuse: what comes too fast stays in the socket, and the page's own TCP slows it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            self._tokens = min(_BURST, self._tokens + (now - self._refilled) * _REQUESTS_A_SECOND)
+            self._refilled = now
+            if self._tokens >= 1:
+                self._tokens -= 1
+                return
+            await asyncio.sleep((1 - self._tokens) / _REQUESTS_A_SECOND)
 
     async def _handle(self, message: m.FromPage, page: PageSocket, session: Session, stage: LiveStage) -> None:
         number = getattr(message, "id", 0)
@@ -245,10 +276,10 @@ class PageSession:
                     page.send(m.Pong())
                 case m.Resync():
                     page.resync()
-                case m.Offer(id=number, sdp=sdp):
+                case m.Offer(sdp=sdp):
                     answer = await stage.offer(session.claims.session_id, page, sdp)
                     page.send(m.MediaAnswer(number, answer.sdp))
-                case m.MicState(id=number, on=on):
+                case m.MicState(on=on):
                     stage.microphone(session.claims.session_id, page, on)
                     page.send(m.Done(number))
                 case m.Hello():
@@ -289,6 +320,11 @@ def _json(text: object) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _number_of(body: Any) -> int:
+    number = body.get("id") if isinstance(body, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**53 else 0
 
 
 def _bye_reason(error: EyvanError) -> m.ByeReason:
