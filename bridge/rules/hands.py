@@ -7,6 +7,7 @@ from dataclasses import replace
 from bridge.ids import UserId
 from bridge.rules import content as c
 from bridge.rules.authority import Permission
+from bridge.rules.content import StateEvent
 from bridge.rules.effects import Effect, Keep, WriteState
 from bridge.rules.state import Hand, StageState
 
@@ -44,6 +45,21 @@ def queue_changed(state: StageState) -> Step:
     hands = [(hand.user, hand.ts, hand.via, hand.note) for hand in state.hands]
     content = c.queue_content(stage.stage_id, state.seq, hands)
     return state, [Keep(), WriteState(f"queue-{state.seq}", c.QUEUE, "", content)]
+
+
+def queue_as_read(state: StageState, event: StateEvent | None) -> Step:
+    """``event`` stands in the room, read as a whole. Written again where it is not our queue: a crash may have come
+    between keeping a hand and writing it."""
+    stage = state.room.stage
+    if stage is None or not state.live or not state.ours:
+        return state, []
+    stands = event.content if event else {}
+    if not state.hands and stands.get("stage_id") != stage.stage_id:
+        return state, []  # nobody has raised a hand on this stage
+    wanted = c.queue_content(stage.stage_id, state.seq, [(h.user, h.ts, h.via, h.note) for h in state.hands])
+    if all(stands.get(name) == wanted[name] for name in ("stage_id", "total", "hands")):
+        return state, []
+    return queue_changed(state)
 
 
 def raise_hand(state: StageState, hand: Hand) -> Step:

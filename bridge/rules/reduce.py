@@ -119,7 +119,8 @@ def _room_read(state: StageState, read: RoomRead, now: int) -> Step:
             state, more = _hand_state(state, event, now)
             effects += more
     state, more = _follow_up(before, state, now)
-    return state, effects + more
+    state, queue = hands.queue_as_read(state, standing.get((c.QUEUE, "")))
+    return state, effects + more + queue
 
 
 def _hand_state(state: StageState, event: StateEvent | None, now: int) -> Step:
