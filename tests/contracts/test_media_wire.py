@@ -194,7 +194,8 @@ async def test_address_moves_only_by_a_check_that_holds(relay: tuple[Workers, Wi
 
             raw.answers_checks = False
             await raw.check(other, nominate=False)
-            await raw.packet()
+            with pytest.raises(TimeoutError):
+                await raw.packet(other, within_s=SOON_S)  # only a nomination moves it
             await raw.check(other)
             await raw.packet(other)
             seen = raw.checks_seen

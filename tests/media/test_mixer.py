@@ -228,6 +228,28 @@ def test_drifting_sender_never_ends_the_tone() -> None:
     assert len(voice._queue) < FRAME
 
 
+@pytest.mark.parametrize(("dbfs", "most_ms"), [(-60, 45), (-12, 110)])
+def test_delay_is_won_back(dbfs: float, most_ms: float) -> None:
+    """A stall of 200 ms, whose packets come all at once: of quiet sound the delay is soon gone, of loud sound it
+    is bounded; and every frame of that time is heard or left out with a cross-fade."""
+    talker = Talker("ava", 1, 440, dbfs=dbfs)
+    packets = [talker.encoder.encode(np.ascontiguousarray(talker.tone[n % 50 * FRAME :][:FRAME])) for n in range(400)]
+    sound = []
+    for tick in range(400):
+        now = tick * 0.02
+        if tick < 100 or tick >= 110:
+            for number in range(100, 111) if tick == 110 else (tick,):
+                talker.voice.put(number, number * FRAME, packets[number], None, now + 0.005)
+        frame = talker.voice.frame(now + 0.013)
+        sound.append(np.zeros(FRAME, np.float32) if frame is None else frame.copy())
+    behind = talker.voice.jitter.surplus(400 * 0.02, len(talker.voice._queue)) / 48
+    assert behind < 25 if dbfs < -50 else behind < 85
+    heard = np.concatenate(sound[120:])
+    assert level_at(as_samples(heard), 440) == pytest.approx(dbfs, abs=2)
+    assert worst_step(as_samples(heard)) < dbfs - 15
+    assert talker.voice.jitter.target_ms < most_ms
+
+
 @pytest.mark.parametrize("count", [2, 8, 20])
 def test_many_loud_voices_never_clip(count: int) -> None:
     stage = Stage(*(Talker(f"o{n}", n + 1, 300 + 37 * n, dbfs=-3) for n in range(count)))
