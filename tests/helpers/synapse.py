@@ -175,7 +175,7 @@ async def listening(incoming: Incoming, port: int) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def serving(app: web.Application, port: int) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, ADDRESS, port).start()
