@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as escape
+import re
 
 from bridge.live.view import View
 from bridge.rules.content import StageContent
@@ -11,15 +12,26 @@ from bridge.text import Lang, say
 _NAMES = 12
 
 
+_RTL = re.compile("[\u0590-\u08ff]")
+_LRM = "\u200e"
+
+
+def _around(text: str) -> str:
+    """A command in a line from right to left keeps its order between two marks; they stand outside of it, as people
+    copy what is inside."""
+    return _LRM if _RTL.search(text) else ""
+
+
 def html_of(text: str) -> str:
     """Plain lines as HTML, with commands (`` `!hand` ``) as code."""
+    mark = _around(text)
     parts = escape.escape(text, quote=False).split("`")
-    marked = "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+    marked = "".join(f"{mark}<code>{part}</code>{mark}" if i % 2 else part for i, part in enumerate(parts))
     return marked.replace("\n", "<br>")
 
 
 def plain_of(text: str) -> str:
-    return text.replace("`", "")
+    return text.replace("`", _around(text))
 
 
 def about(count: int) -> int:

@@ -56,6 +56,9 @@ _ABOUT_SOMEBODY: frozenset[ActName] = frozenset(
 )
 
 
+_NO_BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F])
+"""Marks of direction, which come along when a command is copied out of a text."""
+
 _SAME_LETTER = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "\u200c": None, "\u200d": None, "ـ": None})
 
 
@@ -142,7 +145,7 @@ class Translator:
         body = content.get("body")
         if not isinstance(body, str) or len(body) > 10 * MAX_COMMAND or not is_encodable(body):
             return []
-        body = _without_fallback(body, content)
+        body = _without_fallback(body, content).translate(_NO_BIDI)
         if not body.startswith(self.prefix) or len(body) > MAX_COMMAND:
             return []
         said = body[len(self.prefix) :]
@@ -221,7 +224,7 @@ def _target(content: Mapping[str, Any], rest: str, default: UserId | None) -> tu
     who is answered."""
     words = rest.split(maxsplit=1)
     after = words[1] if len(words) > 1 else ""
-    first = words[0].strip(",;\u2066\u2067\u2068\u2069\u200e\u200f") if words else ""
+    first = words[0].strip(",;") if words else ""
     written = _maybe_user(first.rstrip(":") if first.count(":") > 1 else first)
     pills = _pills(content)
     if len(pills) == 1:

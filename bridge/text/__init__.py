@@ -19,11 +19,19 @@ log = logging.getLogger(__name__)
 
 
 def _load(lang: Lang) -> FluentBundle:
-    # Isolation marks keep a Latin name from turning a Persian sentence over.
-    bundle = FluentBundle([lang], use_isolating=lang == "fa")
+    bundle = FluentBundle([lang], use_isolating=False)  # see ``_NAMES``
     source = (Path(__file__).parent / f"bot.{lang}.ftl").read_text(encoding="utf-8")
     bundle.add_resource(FluentResource(source))
     return bundle
+
+
+_NAMES = frozenset({"name", "names", "by", "topic", "speakers", "list"})
+"""What people wrote: marks keep a Latin name from turning a Persian sentence over (Unicode UAX #9). Commands and
+addresses get none: people copy them."""
+
+
+def _isolated(args: dict[str, Any]) -> dict[str, Any]:
+    return {key: f"\u2068{value}\u2069" if key in _NAMES else value for key, value in args.items()}
 
 
 _BUNDLES: dict[Lang, FluentBundle] = {lang: _load(lang) for lang in LANGS}
@@ -34,7 +42,7 @@ def say(lang: Lang, key: str, **args: Any) -> str:
     for bundle in (_BUNDLES[lang], _BUNDLES["en"]):
         pattern = bundle.get_message(key).value if bundle.has_message(key) else None
         if pattern is not None:
-            text, errors = bundle.format_pattern(pattern, args)
+            text, errors = bundle.format_pattern(pattern, _isolated(args) if lang == "fa" else args)
             for error in errors:
                 log.error("sentence %s (%s): %s", key, lang, error)
             return str(text)

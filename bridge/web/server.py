@@ -26,6 +26,7 @@ from bridge.config import WebConfig
 from bridge.errors import BadInput, BadToken, EyvanError, Full, NotFound, Refused
 from bridge.identity.links import LinkSigner, SessionClaims, device_hash, new_device
 from bridge.ids import new_session_id, parse_stage
+from bridge.live.card import plain_of
 from bridge.live.ports import Clock, Store
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
@@ -57,6 +58,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex",
 }
+_PREFIX = web.AppKey("prefix", str)
 _NOT_KEPT = {**_HEADERS, "Cache-Control": "no-store"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -105,6 +107,7 @@ class WebServer:
                 web.get("/api/v1/socket", self._socket),
             ]
         )
+        app[_PREFIX] = self._prefix
         app.on_shutdown.append(self._hang_up)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
         await self._runner.setup()
@@ -251,7 +254,8 @@ def _refusal(request: web.Request, error: EyvanError) -> web.StreamResponse:
     text = str(error)
     if isinstance(error, Refused):
         persian = request.headers.get("Accept-Language", "").startswith("fa")
-        text = say("fa" if persian else "en", error.reason, **{"prefix": "!", **error.args_for_text})
+        args = {"prefix": request.app[_PREFIX], **error.args_for_text}
+        text = plain_of(say("fa" if persian else "en", error.reason, **args))
     reason = error.reason if isinstance(error, BadToken) else None
     retry = error.retry_after_ms if isinstance(error, Full) else None
     body = m.ErrorBody(error.errcode, text, reason, retry)

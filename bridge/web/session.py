@@ -26,6 +26,7 @@ from aiohttp import WSMsgType, web
 from bridge.errors import BadInput, BadToken, EyvanError, Refused, Unavailable
 from bridge.identity.links import LinkSigner, Session
 from bridge.ids import UserId, parse_user
+from bridge.live.card import plain_of
 from bridge.live.ports import Clock, Store
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
@@ -95,7 +96,7 @@ class PageSocket:
         if self.over is not None:
             return
         if not text and reason in _BYES:
-            text = say(self.lang, _BYES[reason], prefix=self._prefix)
+            text = plain_of(say(self.lang, _BYES[reason], prefix=self._prefix))
         self._queue.append(m.Bye(reason, text))  # type: ignore[arg-type]
         self.over = reason
         self._wake.set()
@@ -113,7 +114,7 @@ class PageSocket:
 
     def refuse(self, request: int, error: EyvanError) -> None:
         if isinstance(error, Refused):
-            text = say(self.lang, error.reason, **{"prefix": self._prefix, **error.args_for_text})
+            text = plain_of(say(self.lang, error.reason, **{"prefix": self._prefix, **error.args_for_text}))
         else:
             text = str(error)
         self.send(m.RefusedAnswer(request, error.errcode, text))
@@ -337,5 +338,5 @@ def _bye_reason(error: EyvanError) -> m.ByeReason:
 
 def _said(error: EyvanError, page: PageSocket, prefix: str) -> str:
     if isinstance(error, Refused):
-        return say(page.lang, error.reason, **{"prefix": prefix, **error.args_for_text})
+        return plain_of(say(page.lang, error.reason, **{"prefix": prefix, **error.args_for_text}))
     return str(error)
