@@ -17,7 +17,7 @@ export interface AudioDeps {
   media(state: MediaState): void;
   /** Whether the browser lets sound out without a click. */
   sound(state: "refused" | "playing"): void;
-  /** False while nothing is sent to us on purpose, so that silence is no fault. */
+  /** False while nothing is sent to us on purpose, or nobody can be asked: silence is no fault then. */
   expectsSound(): boolean;
 }
 
@@ -134,6 +134,7 @@ export class PageAudio {
   private async negotiate(fresh: boolean): Promise<void> {
     const turn = ++this.turn;
     clearTimeout(this.retryTimer);
+    if (!this.deps.expectsSound()) return; // nobody to offer to: the next snapshot joins again
     if (this.state === "none") this.tell("connecting");
     const anew = fresh || this.pc === null || this.pc.signalingState !== "stable" || this.pc.connectionState === "closed";
     try {
@@ -176,11 +177,11 @@ export class PageAudio {
       if (each.type === "inbound-rtp") received += each.packetsReceived ?? 0;
     }
     if (pc !== this.pc) return;
-    if (received !== this.packets || !this.deps.expectsSound()) {
+    if (received !== this.packets) {
       this.packets = received;
       this.packetAt = Date.now();
       if (this.state === "broken" || this.state === "blocked") this.tell("up");
-    } else if (this.state === "up" && Date.now() - this.packetAt > SILENCE) {
+    } else if (this.state === "up" && this.deps.expectsSound() && Date.now() - this.packetAt > SILENCE) {
       this.tell("broken");
       void this.negotiate(false);
     }

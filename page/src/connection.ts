@@ -51,7 +51,7 @@ interface Timing {
 
 const TIMING: Timing = { firstRetry: 250, maxRetry: 5_000, idle: 2_000, silence: 3_000, answer: 15_000 };
 const MAX_OPEN = 64; // open requests: more are refused, nobody presses that fast
-const RESUME_TRIES = 2; // sockets that close before their snapshot until the session is taken for dead
+const RESUME_TRIES = 2; // sockets that close between hello and snapshot until the session is taken for dead
 
 interface Waiting {
   resolve(outcome: Outcome): void;
@@ -148,10 +148,12 @@ export class Connection {
 
   private join(session: string): void {
     const socket = new WebSocket(this.deps.socketUrl);
+    let hello = false;
     let snapshot = false;
     this.socket = socket;
     socket.onopen = () => {
-      if (socket === this.socket) this.send({ t: "hello", session, lang: this.deps.lang() });
+      hello = socket === this.socket;
+      if (hello) this.send({ t: "hello", session, lang: this.deps.lang() });
     };
     socket.onmessage = (event: MessageEvent<unknown>) => {
       if (socket !== this.socket || typeof event.data !== "string") return;
@@ -165,7 +167,7 @@ export class Connection {
     };
     socket.onclose = () => {
       if (socket !== this.socket) return;
-      if (!snapshot && ++this.deadOnArrival >= RESUME_TRIES) this.deps.forgetSession();
+      if (hello && !snapshot && ++this.deadOnArrival >= RESUME_TRIES) this.deps.forgetSession();
       this.reopen();
     };
     this.pulse();

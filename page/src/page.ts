@@ -32,7 +32,7 @@ export class Page {
   private readonly store: LinkStore;
   private readonly stops: (() => void)[] = [];
   private wishTimer: ReturnType<typeof setTimeout> | undefined;
-  private fresh = true; // the next snapshot is the first of its socket
+  private joined = false; // on this socket the sound was offered
 
   constructor(
     private readonly place: Place,
@@ -147,7 +147,7 @@ export class Page {
       changed: (socket) => {
         this.stage.set({ socket });
         if (socket === "broken") {
-          this.fresh = true;
+          this.joined = false;
           this.audio.pause();
           this.stage.setMic({ taken: false });
         }
@@ -162,19 +162,14 @@ export class Page {
     switch (frame.t) {
       case "snapshot":
         state.value = withSnapshot(state.peek(), frame, Date.now());
-        this.settled();
-        if (this.fresh && state.peek().closed === null) this.audio.join();
-        this.fresh = false;
-        return;
+        return this.settled();
       case "patch": {
         const next = withPatch(state.peek(), frame);
         if (next === "gap") return this.connection.resync();
         if (state.peek().me?.hand == null && next.me?.hand != null) buzz([10]);
-        const muffled = state.peek().me?.can_hear === true && next.me?.can_hear === false;
+        if (state.peek().me?.can_hear === true && next.me?.can_hear === false) this.joined = false; // the relay lost us
         state.value = next;
-        this.settled();
-        if (muffled && next.closed === null) this.audio.join(); // the relay lost us: offer again
-        return;
+        return this.settled();
       }
       case "levels":
         return this.lights.take(frame.levels);
@@ -191,6 +186,10 @@ export class Page {
     const { me, mic, speakers, closed } = state;
     this.lights.setPeople(speakers);
     if (closed !== null) return this.finish(closed.why, closed.text);
+    if (!this.joined && this.hears()) {
+      this.joined = true;
+      this.audio.join();
+    }
     if (!mayHoldMic(state)) {
       this.microphone.release();
       void this.audio.send(null);

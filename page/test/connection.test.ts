@@ -3,38 +3,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Connection, NoAnswer, Refusal } from "../src/connection";
 import { LinkRefused, NotNow } from "../src/link";
 import type { ToPage } from "../src/messages";
+import { FakeSocket } from "./fakes";
 import { snapshot } from "./make";
-
-class FakeSocket {
-  static readonly OPEN = 1;
-  static all: FakeSocket[] = [];
-  readyState = 0;
-  sent: Record<string, unknown>[] = [];
-  onopen: (() => void) | null = null;
-  onmessage: ((event: { data: string }) => void) | null = null;
-  onclose: (() => void) | null = null;
-
-  constructor(readonly url: URL) {
-    FakeSocket.all.push(this);
-  }
-  static get last(): FakeSocket {
-    return FakeSocket.all[FakeSocket.all.length - 1]!;
-  }
-  send(text: string): void {
-    this.sent.push(JSON.parse(text) as Record<string, unknown>);
-  }
-  close(): void {
-    this.readyState = 3;
-    this.onclose?.();
-  }
-  accept(): void {
-    this.readyState = 1;
-    this.onopen?.();
-  }
-  say(frame: object): void {
-    this.onmessage?.({ data: JSON.stringify(frame) });
-  }
-}
 
 let frames: ToPage[];
 let states: string[];
@@ -107,14 +77,24 @@ describe("opening", () => {
     await vi.advanceTimersByTimeAsync(200);
     expect(FakeSocket.all).toHaveLength(1);
   });
-  it("asks for a new session when sockets close before their snapshot", async () => {
+  it("asks for a new session when sockets close between hello and snapshot", async () => {
     connection.start();
     await settle();
+    FakeSocket.last.accept();
     FakeSocket.last.close();
     expect(forgotten).toBe(0);
     await vi.advanceTimersByTimeAsync(5_000);
+    FakeSocket.last.accept();
     FakeSocket.last.close();
     expect(forgotten).toBe(1);
+  });
+  it("keeps its session while the server is away", async () => {
+    connection.start();
+    for (let i = 0; i < 5; i++) {
+      await vi.advanceTimersByTimeAsync(5_000);
+      FakeSocket.last.close();
+    }
+    expect(forgotten).toBe(0);
   });
 });
 

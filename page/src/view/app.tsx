@@ -96,9 +96,8 @@ function Panel() {
 /** M and H, unless switched off; never while something is written or a modifier is held. */
 function listenToKeys(controls: Controls): () => void {
   const onKey = (event: KeyboardEvent): void => {
-    const target = event.target as HTMLElement;
     if (!singleKeys.peek() || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-    if (target.closest("input, textarea, select, [contenteditable]") !== null) return;
+    if (event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]") !== null) return;
     // by place on the keyboard, so that a Persian layout works too
     if (event.code === "KeyM") document.querySelector<HTMLElement>('[data-testid="mic"]')?.click();
     if (event.code === "KeyH" && controls.desk.sheet.peek() === null) document.querySelector<HTMLElement>('[data-testid="hand"]')?.click();
