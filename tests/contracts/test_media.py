@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -50,7 +49,7 @@ async def test_gate_decides_who_is_heard_whatever_is_sent(relay: tuple[Workers, 
     async with on_stage(workers, ("ava", True), ("ben", False), ("cem", False), ("dan", False)) as people:
         ava, ben, cem, dan = people
         others = (ava, ben, cem)
-        ava.client.say(440)
+        ava.client.say(440, dbfs=-24)  # soft: on a busy machine its gaps must not reach −60 dBFS at 880 Hz
         dan.client.say(880)
         await ben.client.hear(loud(440))
 
@@ -140,14 +139,16 @@ async def test_in_silence_a_packet_comes_each_second_and_sound_is_back_at_once(
     workers, _ = relay
     async with on_stage(workers, ("ava", False), ("ben", False)) as (ava, ben):
         ava.client.say(440)
-        before = (await workers.stats()).peers[ben.peer].packets_out
-        began = time.monotonic()
+        start = await workers.stats()
+        before = start.peers[ben.peer].packets_out
 
         async def five_more() -> bool:
             return (await workers.stats()).peers[ben.peer].packets_out >= before + 5
 
         await until(five_more, "packets in silence")
-        assert 3.5 < time.monotonic() - began < 7
+        end = await workers.stats()
+        ticks = end.worker.ticks - start.worker.ticks
+        assert 35 <= ticks / (end.peers[ben.peer].packets_out - before) <= 56  # a tick is 20 ms
         await workers.gate(ava.peer, hear=True, speak=True)
         await ben.client.hear(loud(440))
 
@@ -158,14 +159,14 @@ async def test_levels_name_who_talks_and_end_with_nothing(relay: tuple[Workers, 
         assert ava.answer.csrc != ben.answer.csrc
         ben.client.say(880)  # gated: not to be told
         ava.client.say(440)
-        await witness.until(lambda: len(witness.levels_told) >= 20, "levels")
+        await witness.until(lambda: len(witness.levels_told) >= 40, "levels")
         for _, stage, levels in witness.levels_told:
             assert stage == "levels"
             assert set(levels) <= {ava.answer.csrc}
         told = dict(witness.levels_told[-1][2])
         assert 10 <= told[ava.answer.csrc] <= 20  # a sine of −12 dBFS peak has −15 dBov
         times = [at for at, _, _ in witness.levels_told]
-        assert (len(times) - 1) / (times[-1] - times[0]) <= 11
+        assert (len(times) - 1) / (times[-1] - times[0]) <= 13  # 10, and a stalled test
         ava.client.say(None)
         await witness.until(lambda: witness.levels_told[-1][2] == {}, "an empty mapping")
         count = len(witness.levels_told)
