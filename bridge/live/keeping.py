@@ -31,6 +31,7 @@ class Keeping:
         self._rows: list[int] = []
         self._revoked: dict[UserId, int] = {}
         self._records: list[tuple[StageId, int, JsonObject]] = []
+        self._busy = False
         self.changed = False
         """Hands, invitations or card are not kept yet."""
         self.lost = 0
@@ -77,17 +78,23 @@ class Keeping:
 
     @property
     def owes(self) -> bool:
-        return bool(self.changed or self._rows or self._records or self._drops or self._cuts or self._revoked)
+        return bool(
+            self._busy or self.changed or self._rows or self._records or self._drops or self._cuts or self._revoked
+        )
 
     async def flush(self, state: Callable[[], StageState]) -> None:
         """Store what is owed, as far as the store does. Rows come last, and only those whose changes were kept with
         them: a crash before them repeats, and loses nothing."""
         rows, self._rows = self._rows, []
-        done = await self._flush(state)
-        if done and rows:
-            done = await self._try("marks of the inbox", self._store.mark_applied(rows))
-        if not done:
-            self._rows = [*rows, *self._rows]
+        self._busy, done = True, False
+        try:
+            done = await self._flush(state)
+            if done and rows:
+                done = await self._try("marks of the inbox", self._store.mark_applied(rows))
+        finally:
+            self._busy = False
+            if not done:
+                self._rows = [*rows, *self._rows]
 
     async def _flush(self, state: Callable[[], StageState]) -> bool:
         if self.changed:

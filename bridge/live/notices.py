@@ -86,7 +86,7 @@ class Notices:
             return
         if reply.key == "too-old":
             now = self._world.clock.now_ms()
-            if now - self._late.pop(reply.user, -_LATE_AGAIN_MS) < _LATE_AGAIN_MS:
+            if now - self._late.get(reply.user, -_LATE_AGAIN_MS) < _LATE_AGAIN_MS:
                 return
             self._late[reply.user] = now
             if len(self._late) > _LATE_TOLD:

@@ -35,6 +35,7 @@ CYD = UserId("@cyd:c.org")
 ROOM = RoomId("!hall:a.org")
 OTHER = RoomId("!other:a.org")
 
+_numbers = itertools.count(1)  # never the same transaction twice, over restarts too
 Place = tuple[str, str]
 Hook = Callable[[str, tuple[Any, ...]], Awaitable[None]]
 
@@ -434,7 +435,6 @@ class House:
         self._translator = Translator(BOT, "!", SERVER)
         self._pushes: asyncio.Queue[list[dict[str, Any]]] = asyncio.Queue()
         self._pump: asyncio.Task[None] | None = None
-        self._txn = itertools.count(clock.now_ms())
         self.rows: list[InboxRow] = []
 
     async def start(self) -> House:
@@ -448,7 +448,7 @@ class House:
     async def _run(self) -> None:
         while True:
             events = await self._pushes.get()
-            for row in await self.store.add_transaction(f"t{next(self._txn)}", events, self.clock.now_ms()):
+            for row in await self.store.add_transaction(f"t{next(_numbers)}", events, self.clock.now_ms()):
                 self._deliver(row)
 
     def _deliver(self, row: InboxRow) -> None:
@@ -496,7 +496,7 @@ class House:
 
     async def seat(self, user: UserId | None, session: str = "", room: RoomId = ROOM) -> tuple[FakePage, SessionId]:
         """A page of this person, connected and with sound."""
-        page, name = FakePage(), SessionId(session or f"session of {user} {next(self._txn)}")
+        page, name = FakePage(), SessionId(session or f"session of {user} {next(_numbers)}")
         stage = self.stage(room)
         assert stage.stage_id is not None
         await stage.sit(name, user, page, stage.stage_id)
@@ -513,6 +513,12 @@ class House:
     async def quiet(self, rooms: Iterable[RoomId] = (ROOM,)) -> None:
         """Until nothing is under way any more: every event pushed is applied and nothing is unread or unwritten."""
         await until(lambda: self._pushes.empty() and all(self._is_quiet(self.stage(room)) for room in rooms), "quiet")
+
+    async def marked(self) -> None:
+        """Until no event waits in the inbox of the database."""
+        async with asyncio.timeout(HANG_S):
+            while await self.store.unapplied():  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
 
     @staticmethod
     def _is_quiet(stage: LiveStage) -> bool:
