@@ -29,6 +29,7 @@ class Member:
     name: str
     part: Part
     display_name: str
+    partner: bool = False  # of the other homeserver
 
 
 CAST = (
@@ -38,6 +39,7 @@ CAST = (
     Member("omid", "listener", "Omid · امید"),  # nobody acts him: his link is for you
     Member("nilufar", "listener", "Nilufar · نیلوفر"),  # raises her hand in the play
 )
+PARTNER = Member("parisa", "moderator", "Parisa · پریسا", partner=True)  # at level 50 in the room
 
 
 @dataclass(slots=True)
@@ -49,25 +51,38 @@ class Evening:
     people: Mapping[str, ClientApi]
     links: Mapping[str, str]
 
+    def user(self, member: Member) -> dict[str, str]:
+        """What the report says of a member."""
+        account = self.people[member.name].account
+        return {
+            "name": member.name,
+            "role": member.part,
+            "mxid": account.mxid,
+            "password": account.password,
+            "access_token": account.access_token,
+            "link": self.links[member.name],
+        }
+
     async def close(self) -> None:
         await asyncio.gather(*(person.close() for person in self.people.values()))
 
 
-async def sign_in(synapse: LocalSynapse, site: Site) -> dict[str, ClientApi]:
+async def sign_in(synapse: LocalSynapse, partner: LocalSynapse | None, site: Site) -> dict[str, ClientApi]:
     """All members of the cast, signed in; made at the first start, with their display names."""
     accounts: dict[str, Any] = site.made.setdefault("accounts", {})
     people = {}
-    for member in CAST:
+    homes = [(member, synapse) for member in CAST] + ([(PARTNER, partner)] if partner else [])
+    for member, home in homes:
         kept = accounts.get(member.name)
-        if kept is None or not await _token_holds(synapse.url, Account(**kept)):
+        if kept is None or not await _token_holds(home.url, Account(**kept)):
             password = kept["password"] if kept else f"{member.name}-{secrets.token_hex(4)}"
-            account = await synapse.register_or_login(member.name, password)
+            account = await home.register_or_login(member.name, password)
             accounts[member.name] = asdict(account)
             site.save()
-            async with ClientApi(synapse.url, account) as api:
+            async with home.client(account) as api:
                 body = {"displayname": member.display_name}
                 await api.request("PUT", "profile", account.mxid, "displayname", body=body)
-        people[member.name] = ClientApi(synapse.url, Account(**accounts[member.name]))
+        people[member.name] = home.client(Account(**accounts[member.name]))
     return people
 
 
@@ -81,17 +96,20 @@ async def _token_holds(url: str, account: Account) -> bool:
 
 
 async def open_room(people: Mapping[str, ClientApi], bot: str, site: Site) -> RoomId:
-    """The room, made by maryam with the bot invited at level 50, and all of the cast in it."""
+    """The room, made by maryam with the bot invited at level 50 (a partner's moderator too), all of the cast in it."""
     host = people["maryam"]
     room = RoomId(site.made.get("room", ""))
     if room not in await host.joined_rooms():
+        levels = {bot: 50} | {people[name].user: 50 for name in people if name == PARTNER.name}
         room = await host.create_room(
-            ROOM_NAME, power={"users": {bot: 50}}, invite=[bot], topic="A live audio stage in an ordinary Matrix room"
+            ROOM_NAME, power={"users": levels}, invite=[bot], topic="A live audio stage in an ordinary Matrix room"
         )
         site.made["room"] = room
         site.save()
     members = await host.joined_members(room)
-    await asyncio.gather(*(each.join(room) for each in people.values() if each.user not in members))
+    await asyncio.gather(
+        *(each.join(room, via=[site.server_name]) for each in people.values() if each.user not in members)
+    )
     if bot not in members:
         await wait_for_state(host, room, "m.room.member", bot, lambda content: content.get("membership") == "join")
     return room
@@ -144,18 +162,41 @@ async def ask_for_link(api: ClientApi, room: str, bot: str) -> str:
                 rooms = answer.get("rooms", {})
                 for invited, invitation in rooms.get("invite", {}).items():
                     if any(event["sender"] == bot for event in invitation["invite_state"]["events"]):
-                        await api.join(invited)
-                links = [link for joined in rooms.get("join", {}).values() for link in _links(joined, bot)]
+                        await _join_invited(api, invited)
+                links = [
+                    link
+                    for room, joined in rooms.get("join", {}).items()
+                    for link in await _links(api, room, joined, bot)
+                ]
                 if links:
                     return links[-1]
     except TimeoutError:
         raise Unavailable(f"{bot} sent {api.user} no link within {_LIMIT_S:g} s after !link in {room}") from None
 
 
-def _links(joined: Mapping[str, Any], bot: str) -> list[str]:
+async def _join_invited(api: ClientApi, room: str) -> None:
+    """An invitation reaches another homeserver a moment before the inviting one has it in its own state: a program is
+    quick enough to be told that it is not invited."""
+    while True:
+        try:
+            await api.join(room)
+            return
+        except MatrixRefused as refused:
+            if refused.errcode != "M_FORBIDDEN":
+                raise
+            await asyncio.sleep(0.2)
+
+
+async def _links(api: ClientApi, room: str, joined: Mapping[str, Any], bot: str) -> list[str]:
+    """Links in what is new in a room. What was said before a join over federation is not in the timeline (it is
+    ``limited``): then the messages before it are read, as a client does that shows the room."""
+    timeline = joined.get("timeline", {})
+    events = list(timeline.get("events", ()))
+    if timeline.get("limited"):
+        events += await api.get_messages(room, 20)
     bodies = [
         str(event["content"].get("body", ""))
-        for event in joined.get("timeline", {}).get("events", ())
+        for event in events
         if event["sender"] == bot and event["type"] == "m.room.message"
     ]
     return [word for body in bodies for word in body.split() if "/s/" in word and "#l=" in word]

@@ -32,12 +32,14 @@ class Facts:
     pids: Mapping[str, int | None]
     spoken: bool
     address: str
+    partner: str | None = None  # URL of the other homeserver
 
     @property
     def guest_link(self) -> str:
         return f"{self.web}/s/{self.stage}"
 
     def report(self) -> str:
+        partner = {"partner": self.partner} if self.partner else {}
         return json.dumps(
             {
                 "homeserver": self.homeserver,
@@ -48,6 +50,7 @@ class Facts:
                 "media_port": self.media_port,
                 "users": [dict(user) for user in self.users],
                 "pids": dict(self.pids),
+                **partner,
             },
             indent=1,
             ensure_ascii=False,
@@ -58,11 +61,12 @@ class Facts:
         return next(user for user in self.users if user["role"] == part)
 
     def curl(self) -> str:
-        """The line that puts the listener on air, by the moderator's own token."""
+        """The line that puts the listener on air, by a moderator's own token: the partner's where there is one."""
         room, user = quote(self.room_id, safe=""), quote(f"_{self.user('listener')['mxid']}", safe="")
-        url = f"{self.homeserver}/_matrix/client/v3/rooms/{room}/state/im.eyvan.role/{user}"
-        token = self.user("moderator")["access_token"]
-        words = ("curl", "-X", "PUT", "-H", f"Authorization: Bearer {token}", "-d", '{"role": "speaker"}', url)
+        url = f"{self.partner or self.homeserver}/_matrix/client/v3/rooms/{room}/state/im.eyvan.role/{user}"
+        moderators = [user for user in self.users if user["role"] == "moderator"]
+        token = moderators[-1 if self.partner else 0]["access_token"]
+        words = ("curl", "-sSX", "PUT", "-H", f"Authorization: Bearer {token}", "-d", '{"role": "speaker"}', url)
         return " ".join(shlex.quote(word) for word in words)
 
 
@@ -121,7 +125,7 @@ class Show:
         self._console.print("[bold]Open one in a browser[/]  [dim](listener and guest hear the stage at once)[/]")
         for who, link in _links(facts):
             self._console.print(Text.assemble((f"  {who:<22}", "cyan"), link), soft_wrap=True)
-        self._console.print("\n[bold]Put the listener on air[/]  [dim](any client or script with the power may)[/]")
+        self._console.print(f"\n[bold]Put the listener on air[/]  [dim]({_who_may(facts)})[/]")
         self._console.print(Text(f"  {facts.curl()}"), soft_wrap=True)
         self._console.print("\n[dim]Ctrl-C stops everything.[/]\n")
 
@@ -141,6 +145,10 @@ class Show:
             status.stop()
 
 
+def _who_may(facts: Facts) -> str:
+    return "from the other homeserver" if facts.partner else "any client or script with the power may"
+
+
 def _links(facts: Facts) -> list[tuple[str, str]]:
     people = [(f"{part} ({facts.user(part)['name']})", facts.user(part)["link"]) for part in ("moderator", "listener")]
     return [*people, ("guest", facts.guest_link)]
@@ -149,6 +157,8 @@ def _links(facts: Facts) -> list[tuple[str, str]]:
 def _panel(facts: Facts) -> Panel:
     running = Table.grid(padding=(0, 2))
     running.add_row("[bold]Homeserver[/]", facts.homeserver, f"[dim]Synapse, pid {facts.pids['homeserver']}[/]")
+    if facts.partner:
+        running.add_row("[bold]Partner[/]", facts.partner, f"[dim]Synapse, pid {facts.pids['partner']}[/]")
     running.add_row("[bold]Page[/]", facts.web, f"[dim]bridge, pid {facts.pids['bridge']}[/]")
     running.add_row("[bold]Sound[/]", f"UDP {facts.media_port}", f"[dim]at {facts.address}[/]")
     running.add_row("[bold]Room[/]", facts.room_id)

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", metavar="IPV4", help="serve page and sound on this address of the machine (microphones need https)"
     )
+    parser.add_argument("--federated", action="store_true", help="with a second homeserver, which may moderate too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was started to FILE when all is ready")
 
 
@@ -38,7 +39,7 @@ async def run_demo(args: argparse.Namespace) -> int:
     """Run until Ctrl-C (0), an error (1, one line on standard error) or a missing prerequisite (2)."""
     show = Show(args.headless)
     try:
-        with Site.open(args.dir, address=args.address) as site:
+        with Site.open(args.dir, address=args.address, federated=args.federated) as site:
             await _until_signal(_Demo(site, show, args.json).run())
     except ConfigError as error:
         return _fail(show, error, 2)
@@ -78,36 +79,50 @@ class _Demo:
         if self._report is not None:
             self._report.unlink(missing_ok=True)  # an old one would say that this start is ready
         async with contextlib.AsyncExitStack() as stack:
-            synapse = await self._synapse(stack)
+            synapse, partner = await self._homeservers(stack)
             bridge = await self._bridge(stack)
-            evening = await self._evening(stack, synapse)
+            evening = await self._evening(stack, synapse, partner)
             with self._show.step("Preparing the voices"):
                 voices = await render(self._site.directory / "voices", self._show.doing)
             play = Play(evening, voices, self._show.line)
             stack.push_async_callback(play.close)
             with self._show.step("Bringing the speakers on stage"):
                 await play.enter()
-            self._ready(evening, voices, synapse, bridge)
+            self._ready(evening, voices, bridge, synapse, partner)
             if self._report is not None:
                 stack.callback(self._report.unlink, missing_ok=True)
             await _first(play.run(), _ended(bridge))
         if not self._show.headless:
             self._show.plain("stopped")
 
-    async def _synapse(self, stack: contextlib.AsyncExitStack) -> LocalSynapse:
+    async def _homeservers(self, stack: contextlib.AsyncExitStack) -> tuple[LocalSynapse, LocalSynapse | None]:
         site = self._site
         with self._show.step("Looking for Synapse"):
             python = await ensure_synapse(_synapse_venv(), self._show.doing)
         site.write_files()
         if site.address == LOOPBACK:
             self._show.plain("This machine has no address but loopback; browsers will not connect their sound to it.")
-        synapse = LocalSynapse(
-            site.directory / "synapse", site.server_name, site.ports["homeserver"], site.registration, python
+        ours = LocalSynapse(
+            site.directory / "synapse",
+            site.server_name,
+            site.ports["homeserver"],
+            site.registration,
+            python,
+            federation=site.federation("federation"),
         )
-        stack.push_async_callback(synapse.stop)
-        with self._show.step("Starting the homeserver"):
-            await synapse.start()
-        return synapse
+        partner = self._partner(python) if site.federated else None
+        both = [ours, partner] if partner else [ours]
+        for each in both:
+            stack.push_async_callback(each.stop)
+        with self._show.step("Starting the homeservers" if partner else "Starting the homeserver"):
+            await asyncio.gather(*(each.start() for each in both))
+        return ours, partner
+
+    def _partner(self, python: Path) -> LocalSynapse:
+        site = self._site
+        federation = site.federation("partner_federation")
+        directory, port = site.directory / "partner", site.ports["partner"]
+        return LocalSynapse(directory, site.partner_name, port, None, python, federation=federation)
 
     async def _bridge(self, stack: contextlib.AsyncExitStack) -> LocalBridge:
         site = self._site
@@ -117,10 +132,12 @@ class _Demo:
             await bridge.start()
         return bridge
 
-    async def _evening(self, stack: contextlib.AsyncExitStack, synapse: LocalSynapse) -> cast.Evening:
+    async def _evening(
+        self, stack: contextlib.AsyncExitStack, synapse: LocalSynapse, partner: LocalSynapse | None
+    ) -> cast.Evening:
         site, show = self._site, self._show
         with show.step("Signing the people in"):
-            people = await cast.sign_in(synapse, site)
+            people = await cast.sign_in(synapse, partner, site)
             for person in people.values():
                 stack.push_async_callback(person.close)
         host = people["maryam"]
@@ -135,29 +152,26 @@ class _Demo:
             links = await asyncio.gather(*(cast.ask_for_link(each, room, site.bot) for each in people.values()))
         return cast.Evening(room, stage, people, dict(zip(people, links, strict=True)))
 
-    def _ready(self, evening: cast.Evening, voices: Voices, synapse: LocalSynapse, bridge: LocalBridge) -> None:
-        accounts = {name: api.account for name, api in evening.people.items()}
-        users = tuple(
-            {
-                "name": member.name,
-                "role": member.part,
-                "mxid": accounts[member.name].mxid,
-                "password": accounts[member.name].password,
-                "access_token": accounts[member.name].access_token,
-                "link": evening.links[member.name],
-            }
-            for member in cast.CAST
-        )
+    def _ready(
+        self,
+        evening: cast.Evening,
+        voices: Voices,
+        bridge: LocalBridge,
+        synapse: LocalSynapse,
+        partner: LocalSynapse | None,
+    ) -> None:
+        pids = {"homeserver": synapse.pid, "bridge": bridge.pid}
         facts = Facts(
             homeserver=self._site.homeserver,
             room_id=evening.room,
             stage=evening.stage,
             web=self._site.web,
             media_port=self._site.ports["media"],
-            users=users,
-            pids={"homeserver": synapse.pid, "bridge": bridge.pid},
+            users=tuple(evening.user(member) for member in cast.CAST + ((cast.PARTNER,) if partner else ())),
+            pids=pids | ({"partner": partner.pid} if partner else {}),
             spoken=voices.spoken,
             address=self._site.address,
+            partner=partner.url if partner else None,
         )
         if self._report is not None:
             write_whole(self._report, facts.report() + "\n")

@@ -25,12 +25,15 @@ from typing import Any
 import ifaddr
 
 from bridge.config import load_config
+from bridge.demo.federation import make_authority, server_name
+from bridge.demo.synapse import FederationSettings
 from bridge.errors import ConfigError
 from bridge.registration import registration
 
 SERVER_NAME = "eyvan.localhost"
 LOOPBACK = "127.0.0.1"
 _PORTS = ("homeserver", "appservice", "web", "health", "media")
+_FEDERATED = ("federation", "partner", "partner_federation")
 _RANGE = range(20_000, 32_000)  # below the ports that the kernel gives to outgoing connections (ip(7))
 
 
@@ -80,6 +83,7 @@ class Site:
 
     directory: Path
     server_name: str = SERVER_NAME
+    federated: bool = False  # with a second homeserver, a partner's
     ports: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)  # accounts and the room of earlier starts
@@ -88,10 +92,19 @@ class Site:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, directory: Path, server_name: str = SERVER_NAME, address: str | None = None) -> Iterator[Site]:
+    def open(
+        cls,
+        directory: Path,
+        server_name: str = SERVER_NAME,
+        address: str | None = None,
+        *,
+        federated: bool = False,
+    ) -> Iterator[Site]:
         """Take the directory. ``address`` of this machine: page and sound are served there, to others too.
+        ``federated``: the name is made from the port, and there are ports for a partner's homeserver.
 
-        Raises ConfigError where another demo has the directory, it cannot be written, or the address is not ours."""
+        Raises ConfigError where another demo has the directory, it cannot be written or was made the other way,
+        or the address is not ours."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = (directory / "lock").open("w")
@@ -102,7 +115,7 @@ class Site:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConfigError(f"{directory}: a demo is running in it; stop that or give another --dir") from None
-            site = cls(directory.absolute(), server_name)
+            site = cls(directory.absolute(), server_name, federated)
             if address is not None:
                 site.address = site.page_address = _usable(address)
             site._load()
@@ -144,9 +157,21 @@ class Site:
             name: secrets.token_hex(32) for name in ("as_token", "hs_token", "link_secret")
         }
         self.made = kept.get("made", {})
-        self.server_name = kept.get("server_name", self.server_name)
-        for name in _PORTS:
-            self.ports[name] = self._port(name, kept.get("ports", {}).get(name))
+        ports = kept.get("ports", {})
+        if kept and self.federated != ("partner" in ports):
+            was = "without" if self.federated else "with"
+            raise ConfigError(f"{self.directory}: it was made {was} --federated; give another directory with --dir")
+        for name in _PORTS + (_FEDERATED if self.federated else ()):
+            self.ports[name] = self._port(name, ports.get(name))
+        if not self.federated:
+            self.server_name = kept.get("server_name", self.server_name)
+            return
+        self.server_name = server_name(self.ports["federation"])
+        if kept and kept["server_name"] != self.server_name:
+            raise ConfigError(
+                f"{self.directory}: port {ports['federation']} is taken, and the homeserver's name has it in it; "
+                "free it or give another directory with --dir"
+            )
 
     def _port(self, name: str, earlier: int | None) -> int:
         address, kind = {
@@ -159,6 +184,17 @@ class Site:
             if port not in self.ports.values() and _free(address, port, kind):
                 return port
         raise ConfigError(f"{name}: no free port on {address} between {_RANGE[0]} and {_RANGE[-1]}; close some")
+
+    def federation(self, port: str) -> FederationSettings | None:
+        """The settings of the homeserver whose federation listener is ``ports[port]``; None where it is alone."""
+        if not self.federated:
+            return None
+        names = (self.server_name, self.partner_name)
+        return make_authority(self.directory / "authority").settings(self.ports[port], names)
+
+    @property
+    def partner_name(self) -> str:
+        return server_name(self.ports["partner_federation"])
 
     def save(self) -> None:
         """Write ``state.json`` whole."""

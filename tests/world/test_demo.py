@@ -40,14 +40,14 @@ class Demo:
     def client(self, name: str) -> ClientApi:
         user = self.user(name)
         account = Account(user["mxid"], user["password"], user["access_token"], "")
-        return ClientApi(self.report["homeserver"], account)
+        return ClientApi(self.report["partner" if name == "parisa" else "homeserver"], account)
 
 
 @asynccontextmanager
-async def demo(directory: Path) -> AsyncIterator[Demo]:
+async def demo(directory: Path, *arguments: str) -> AsyncIterator[Demo]:
     """A running demo in ``directory``; ended by SIGINT, as Ctrl-C does."""
     file, out = directory.with_suffix(".json"), directory.with_suffix(".out")
-    command = ("-m", "bridge", "demo", "--headless", "--json", str(file), "--dir", str(directory))
+    command = ("-m", "bridge", "demo", "--headless", "--json", str(file), "--dir", str(directory), *arguments)
     with out.open("ab") as output:
         process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=output, stderr=output)
     try:
@@ -146,3 +146,15 @@ async def test_two_side_by_side_a_taken_directory_and_a_dead_bridge(tmp_path: Pa
         assert "eyvan demo: the bridge ended with code -9" in right.out.read_text()
         await until_gone([right.report["pids"]["homeserver"]])
         assert alive(left.report["pids"]["bridge"]), "the other demo goes on"
+
+
+async def test_the_other_homeserver_puts_somebody_on_air(tmp_path: Path) -> None:
+    async with demo(tmp_path / "federated", "--federated") as both:
+        assert set(both.report) == {*FIELDS, "partner"}
+        assert set(both.report["pids"]) == {"homeserver", "bridge", "partner"}
+        async with PageClient(both.user("omid")["link"]) as omid, both.client("parisa") as parisa:
+            assert not omid.me.can_speak
+            key = "_" + both.user("omid")["mxid"]
+            await parisa.put_state(both.report["room_id"], "im.eyvan.role", key, {"role": "speaker"})
+            await omid.wait(lambda c: c.me.can_speak, HANG_S, "to be put on air by the other homeserver")
+    await until_gone([*both.report["pids"].values()])
