@@ -40,6 +40,7 @@ class Sender:
         "srtp",
         "ssrc",
         "timestamp_base",
+        "wanted",
         "wire_bytes",
     )
 
@@ -51,6 +52,7 @@ class Sender:
         self.payload_type = 0
         self.level_id = self.csrc_level_id = 0
         self.hear = False
+        self.wanted = True  # False: the other side only sends (its answer says recvonly or inactive)
         self.srtp: pylibsrtp.Session | None = None
         self.address: Address | None = None  # None: nothing is sent (not connected, silent, or not verified)
         self.quiet = True  # the last packet was one of silence
@@ -67,7 +69,7 @@ def fan_out(senders: Iterable[Sender], output: Output, tick: int, send: Callable
     own: Mapping[str, Frame] = output.own
     for sender in senders:
         srtp, address = sender.srtp, sender.address
-        if srtp is None or address is None:
+        if srtp is None or address is None or not sender.wanted:
             continue
         frame = own.get(sender.owner, output.shared) if sender.hear else QUIET
         if not frame.sounding and sender.quiet and tick - sender.last_tick < KEEP_ALIVE_TICKS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from dataclasses import replace
 from typing import Protocol
 
 import pylibsrtp
@@ -109,6 +110,7 @@ class Peer:
         self.sender.payload_type = offer.payload_type
         self.sender.level_id = offer.extension(rtp.AUDIO_LEVEL)
         self.sender.csrc_level_id = offer.extension(rtp.CSRC_AUDIO_LEVEL)
+        self.sender.wanted = offer.direction in ("sendrecv", "sendonly")
 
     def is_same_connection(self, offer: Offer) -> bool:
         """Whether an offer is of the peer connection we already serve (else it is a fresh one)."""
@@ -127,6 +129,7 @@ class Peer:
         self._take_offer(offer)
 
     def answer(self, addresses: tuple[str, ...], port: int) -> str:
+        """The answer to the offer taken last; call it once for each."""
         self._version += 1
         credentials = self._pending or self._current
         ours = Ours(
@@ -138,7 +141,9 @@ class Peer:
             addresses=addresses,
             port=port,
         )
-        return sdp.answer(self._offer, ours, self._session, self._version)
+        text = sdp.answer(self._offer, ours, self._session, self._version)
+        self._offer = replace(self._offer, sections=())  # up to 64 KiB that nobody needs again
+        return text
 
     def gate(self, *, hear: bool, speak: bool, now: float) -> None:
         self.sender.hear = hear

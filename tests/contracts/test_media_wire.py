@@ -323,6 +323,23 @@ async def test_silent_peer_gets_nothing_then_is_dropped(raw: RawPeer) -> None:
         await workers.close()
 
 
+async def test_a_peer_that_only_sends_gets_no_sound(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    workers, _ = relay
+    raw.direction = "sendonly"
+    await join(workers, raw)
+    await raw.check()
+    await raw.handshake()
+    async with on_stage(workers, ("ben", True)) as (ben,):
+        ben.client.say(660)
+        for payload in raw.voice(440, 100):
+            raw.send(raw.protect(payload))
+            await asyncio.sleep(0.02)
+        await ben.client.hear(loud(440), window_s=2)
+        with pytest.raises(TimeoutError):
+            await raw.packet(within_s=SOON_S)
+        assert rtp.is_rtcp(await raw.report())
+
+
 async def test_one_source_at_a_time_and_few_in_all(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
     """A peer's second SSRC is not mixed in while the first speaks; libsrtp's state for sources is bounded."""
     workers, witness = relay

@@ -31,7 +31,7 @@ a=setup:actpass\r
 a=mid:0\r
 a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r
 a=extmap:2/recvonly urn:ietf:params:rtp-hdrext:csrc-audio-level\r
-a=sendrecv\r
+a={direction}\r
 a=rtpmap:111 opus/48000/2\r
 a=rtpmap:63 red/48000/2\r
 a=rtpmap:110 telephone-event/48000\r
@@ -50,6 +50,7 @@ class RawPeer:
         self.remote_ufrag = self.remote_password = ""
         self.main = self.new_socket()
         self.answers_checks = True
+        self.direction = "sendrecv"
         self.checks_seen = 0
         self.ssrc, self.sequence, self.timestamp = secrets.randbits(32) or 1, 65_530, 2**32 - 4800  # both wrap soon
         self._encoder = opus.Encoder()
@@ -67,7 +68,11 @@ class RawPeer:
     @property
     def offer(self) -> str:
         return OFFER.format(
-            session=self._session, ufrag=self.ufrag, password=self.password, fingerprint=self.fingerprint
+            session=self._session,
+            direction=self.direction,
+            ufrag=self.ufrag,
+            password=self.password,
+            fingerprint=self.fingerprint,
         )
 
     def take(self, answer: str) -> None:
