@@ -7,6 +7,7 @@ status-live = Live
 status-scheduled = Coming
 status-none = Not begun
 status-ended = Ended
+duration-moment = < 1 min
 duration-minutes = { $minutes } min
 duration-hours = { $hours } h { $minutes } min
 duration-short = { $hours } h { $minutes } m

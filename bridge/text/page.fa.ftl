@@ -7,6 +7,7 @@ status-live = زنده
 status-scheduled = در پیش
 status-none = آغاز نشده
 status-ended = پایان یافت
+duration-moment = کمتر از ۱ دقیقه
 duration-minutes = { $minutes } دقیقه
 duration-hours = { $hours } ساعت و { $minutes } دقیقه
 duration-short = { $hours } س { $minutes } د

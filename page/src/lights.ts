@@ -3,6 +3,7 @@
  * contributing sources. One loop for all, that sleeps while nobody talks; only nodes whose light changed are written.
  */
 import { signal } from "@preact/signals";
+import type { Person } from "./messages";
 
 const ATTACK = 60; // ms to reach a higher level
 const RELEASE = 260;
@@ -17,6 +18,8 @@ const FRAME = 16;
 export function lightOf(level: number): number {
   return Math.min(1, Math.max(0, (60 - level) / 45));
 }
+
+type Lit = Pick<Person, "user" | "csrc" | "mic">;
 
 interface Voice {
   level: number;
@@ -33,7 +36,7 @@ export class Lights {
   private at = 0;
   private readonly nodes = new Map<string, Set<HTMLElement>>();
   private readonly voices = new Map<string, Voice>();
-  private people: { user: string; csrc: number[] }[] = [];
+  private people: Lit[] = [];
   private frame = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private last = 0;
@@ -41,10 +44,16 @@ export class Lights {
   /** `heard`: CSRCs in the sound at this moment, or null where nobody can tell. */
   constructor(private readonly heard: () => ReadonlySet<number> | null) {}
 
-  setPeople(people: { user: string; csrc: number[] }[]): void {
+  /** A cut shows at once: whoever is muted or gone is dark, however loud a moment ago. */
+  setPeople(people: Lit[]): void {
     this.people = people;
-    const names = new Set(people.map((each) => each.user));
-    for (const user of [...this.voices.keys()]) if (!names.has(user)) this.voices.delete(user);
+    const open = new Set(people.filter((each) => each.mic !== "muted").map((each) => each.user));
+    for (const [user, voice] of [...this.voices]) {
+      if (open.has(user)) continue;
+      voice.level = 0;
+      this.write(user, voice);
+      this.voices.delete(user);
+    }
     this.publish();
   }
 
@@ -76,8 +85,8 @@ export class Lights {
     const stale = now - this.at > STALE;
     let lit = false;
     let changed = false;
-    for (const { user, csrc } of this.people) {
-      const target = stale ? 0 : this.target(csrc, heard);
+    for (const { user, csrc, mic } of this.people) {
+      const target = stale || mic === "muted" ? 0 : this.target(csrc, heard);
       const voice = this.voices.get(user) ?? { level: 0, shown: 0, above: 0, below: 0, talking: false };
       this.voices.set(user, voice);
       const speed = target > voice.level ? ATTACK : RELEASE;

@@ -167,7 +167,7 @@ export function micOf(state: State): MicButton {
   if (!me.can_speak) return mic.wanted ? "asking" : "absent";
   if (mic.asking) return "asking";
   if (!mic.wanted) return "off";
-  if (!mic.taken) return "asking";
+  if (!mic.taken || state.media !== "up") return "asking"; // nobody hears it at this moment
   return mic.silent ? "silent" : "on";
 }
 

@@ -34,9 +34,10 @@ export function number(n: number): string {
   return new Intl.NumberFormat(lang.value).format(n);
 }
 
-/** "48 min", "1 h 32 min"; under a minute counts as one where `atLeastOne`. */
+/** "48 min", "1 h 32 min". */
 export function duration(ms: number): string {
   const minutes = Math.max(0, Math.floor(ms / 60_000));
+  if (minutes === 0) return t("duration-moment");
   if (minutes < 60) return t("duration-minutes", { minutes });
   return t("duration-hours", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }
@@ -44,6 +45,7 @@ export function duration(ms: number): string {
 /** For a narrow place: "1 h 32 m". */
 export function shortDuration(ms: number): string {
   const minutes = Math.max(0, Math.floor(ms / 60_000));
+  if (minutes < 60) return duration(ms);
   return t("duration-short", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }
 

@@ -2,8 +2,8 @@ import { expect, it } from "vitest";
 import { lightOf, Lights } from "../src/lights";
 
 const PEOPLE = [
-  { user: "@a:x", csrc: [1] },
-  { user: "@b:x", csrc: [2, 3] },
+  { user: "@a:x", csrc: [1], mic: "on" as const },
+  { user: "@b:x", csrc: [2, 3], mic: "on" as const },
 ];
 
 function run(lights: Lights, ms: number): void {
@@ -58,6 +58,17 @@ it("follows the sound where the browser tells who is in it", () => {
   heard = new Set([1]);
   run(lights, 500);
   expect([...lights.talking.value]).toEqual(["@a:x"]);
+  lights.stop();
+});
+
+it("is dark at once, and stays so, when a moderator mutes", () => {
+  const { lights, a } = lit();
+  lights.take({ "1": 10 });
+  run(lights, 500);
+  lights.setPeople([{ ...PEOPLE[0]!, mic: "muted" }]);
+  expect([lights.talking.value.size, a.style.getPropertyValue("--level")]).toEqual([0, "0.00"]);
+  run(lights, 500);
+  expect([lights.talking.value.size, a.style.getPropertyValue("--level")]).toEqual([0, "0.00"]);
   lights.stop();
 });
 

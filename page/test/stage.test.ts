@@ -96,6 +96,10 @@ describe("microphone", () => {
     expect(micOf(speaking())).toBe("on");
     expect(micOf(speaking({ ...OPEN, silent: true }))).toBe("silent");
   });
+  it("is not shown on while the sound is away", () => {
+    expect(micOf({ ...speaking(), media: "broken" })).toBe("asking");
+    expect(micOf({ ...speaking({ ...OPEN, wanted: false }), media: "broken" })).toBe("off");
+  });
   it("shows a cut at once and does not come back by itself", () => {
     const cut = patched(speaking(), { me: { ...ON_STAGE, muted: true, can_speak: false } });
     expect([micOf(cut), cut.mic.wanted]).toEqual(["muted", false]);

@@ -129,6 +129,7 @@ function MicButton() {
   const controls = useControls();
   const state = controls.stage.mic.value;
   const { me } = controls.stage.state.value;
+  const live = controls.stage.connection.value === "live";
   const toggle = (): void => controls.toggleMicrophone();
   const place = { id: "mic", state } as const;
   switch (state) {
@@ -137,7 +138,7 @@ function MicButton() {
     case "off":
       return <Go {...place} look="go-off" icon="mic-off" pressed={false} label={t("mic-off")} onClick={toggle} />;
     case "asking":
-      return <Go {...place} look="go-pending" icon="loader-circle" spin label={t("mic-asking")} onClick={toggle} />;
+      return <Go {...place} look="go-pending" icon="loader-circle" spin label={t(live ? "mic-asking" : "mic-opening")} onClick={toggle} />;
     case "silent":
       return <Go {...place} look="go-hand" icon="circle-alert" pressed label={t("mic-silent")} hint={t("mic-silent-hint")} onClick={toggle} />;
     case "muted": {

@@ -38,9 +38,8 @@ export function Yard() {
           <Icon name="chevron-right" />
         </span>
       </span>
-      {count === 0 ? (
-        <span class="small mute-2">{t("audience-empty")}</span>
-      ) : (
+      {count === 0 && <span class="small mute-2">{t("audience-empty")}</span>}
+      {shown.length > 0 && (
         <span class="dots" aria-hidden="true">
           {shown.map((each) => (
             <Dot key={each.user} user={each.user} name={each.name} hand={each.hand} />
@@ -48,7 +47,7 @@ export function Yard() {
           {count > shown.length && <span class="dot dot-more num">{t("and-more", { count: count - shown.length })}</span>}
         </span>
       )}
-      {count > 0 && <Mosaic count={count} hands={hands} />}
+      {count > shown.length && <Mosaic count={count} hands={hands} />}
     </button>
   );
 }
