@@ -23,12 +23,14 @@ form (client-server API, "Standard error response").
 
 from __future__ import annotations
 
+import reprlib
+
 _SHOWN = 80
 
 
 def shown(value: object) -> str:
     """``value`` as one short line, safe for a log and for an answer."""
-    text = repr(value)
+    text = reprlib.repr(value) if isinstance(value, list | dict | tuple) else repr(value)  # never deep, never long
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 

@@ -28,23 +28,31 @@ _OWN = re.compile(r"[A-Za-z0-9_-]{16,43}\Z")
 _MAX_ID = 255  # bytes; Matrix specification, appendix "Common Identifier Format"
 
 
+def _size(text: str) -> int:
+    """Bytes; a lone surrogate, which JSON can carry and UTF-8 cannot, makes a text too long for every id."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return _MAX_ID + 1
+
+
 def parse_user(text: object, field: str = "user") -> UserId:
     """Return ``text`` as a user id. Raises BadInput naming ``field``."""
-    if not isinstance(text, str) or len(text.encode()) > _MAX_ID or not _USER.match(text):
+    if not isinstance(text, str) or _size(text) > _MAX_ID or not _USER.match(text):
         raise BadInput(field, text, "give a full Matrix user id such as @ava:example.org")
     return UserId(text)
 
 
 def parse_room(text: object, field: str = "room_id") -> RoomId:
     """Return ``text`` as a room id. Raises BadInput naming ``field``."""
-    if not isinstance(text, str) or not text.startswith("!") or not 2 <= len(text.encode()) <= _MAX_ID:
+    if not isinstance(text, str) or not text.startswith("!") or not 2 <= _size(text) <= _MAX_ID:
         raise BadInput(field, text, "give a room id, which begins with '!'")
     return RoomId(text)
 
 
 def parse_event(text: object, field: str = "event_id") -> EventId:
     """Return ``text`` as an event id. Raises BadInput naming ``field``."""
-    if not isinstance(text, str) or not text.startswith("$") or not 2 <= len(text.encode()) <= _MAX_ID:
+    if not isinstance(text, str) or not text.startswith("$") or not 2 <= _size(text) <= _MAX_ID:
         raise BadInput(field, text, "give an event id, which begins with '$'")
     return EventId(text)
 

@@ -6,6 +6,7 @@ Everything is done as anybody could do it: by the client-server API with a perso
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -151,49 +152,36 @@ async def wait_for_state(
 async def ask_for_link(api: ClientApi, room: str, bot: str) -> str:
     """A personal link, as anybody gets one: ``!link`` in the room, then the bot's direct message.
 
+    The chat is read backwards: what was said before a join over federation is in no timeline of ``/sync``.
     Raises Unavailable when none comes."""
-    since = (await api.sync())["next_batch"]
+    before = set(await _links(api, room, bot))
     await api.send(room, "!link")
     try:
         async with asyncio.timeout(_LIMIT_S):
             while True:
-                answer = await api.sync(since, timeout_ms=10_000)
-                since = answer["next_batch"]
-                rooms = answer.get("rooms", {})
-                for invited, invitation in rooms.get("invite", {}).items():
-                    if any(event["sender"] == bot for event in invitation["invite_state"]["events"]):
-                        await _join_invited(api, invited)
-                links = [
-                    link
-                    for room, joined in rooms.get("join", {}).items()
-                    for link in await _links(api, room, joined, bot)
-                ]
-                if links:
-                    return links[-1]
+                await _accept_invitations(api, bot)
+                new = [link for link in await _links(api, room, bot) if link not in before]
+                if new:
+                    return new[-1]
+                await asyncio.sleep(0.2)
     except TimeoutError:
         raise Unavailable(f"{bot} sent {api.user} no link within {_LIMIT_S:g} s after !link in {room}") from None
 
 
-async def _join_invited(api: ClientApi, room: str) -> None:
+async def _accept_invitations(api: ClientApi, bot: str) -> None:
     """An invitation reaches another homeserver a moment before the inviting one has it in its own state: a program is
-    quick enough to be told that it is not invited."""
-    while True:
-        try:
-            await api.join(room)
-            return
-        except MatrixRefused as refused:
-            if refused.errcode != "M_FORBIDDEN":
-                raise
-            await asyncio.sleep(0.2)
+    quick enough to be told that it is not invited, and tries again."""
+    invitations = (await api.sync()).get("rooms", {}).get("invite", {})
+    for room, invitation in invitations.items():
+        if any(event["sender"] == bot for event in invitation["invite_state"]["events"]):
+            with contextlib.suppress(MatrixRefused):
+                await api.join(room)
 
 
-async def _links(api: ClientApi, room: str, joined: Mapping[str, Any], bot: str) -> list[str]:
-    """Links in what is new in a room. What was said before a join over federation is not in the timeline (it is
-    ``limited``): then the messages before it are read, as a client does that shows the room."""
-    timeline = joined.get("timeline", {})
-    events = list(timeline.get("events", ()))
-    if timeline.get("limited"):
-        events += await api.get_messages(room, 20)
+async def _links(api: ClientApi, stage_room: str, bot: str) -> list[str]:
+    """Links that the bot sent in chats, oldest first in each."""
+    chats = [room for room in await api.joined_rooms() if room != stage_room]
+    events = [event for room in chats for event in await api.get_messages(room, 20)]
     bodies = [
         str(event["content"].get("body", ""))
         for event in events

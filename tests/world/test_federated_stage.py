@@ -1,0 +1,153 @@
+"""A stage on one homeserver, people on another: they listen, raise hands, speak, moderate; nothing is installed there.
+
+``ours`` runs the bridge; ``theirs`` is a plain Synapse. The names differ in their host, as a server ACL knows no ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.demo.cast import ask_for_link
+from bridge.demo.client_api import ClientApi
+from bridge.demo.federation import make_authority
+from bridge.demo.local_bridge import LocalBridge
+from bridge.demo.people import PageClient
+from bridge.demo.site import Site
+from bridge.demo.synapse import LocalSynapse
+from bridge.ids import role_key
+from tests.helpers.synapse import free_port
+from tests.helpers.tone import level_at, ratio_at, sine
+from tests.helpers.world import StageHandle, World
+
+HANG_S = 120
+HZ = 880
+
+
+@dataclass(frozen=True, slots=True)
+class TwoServers:
+    ours: World
+    theirs: LocalSynapse
+
+    async def partner(self, name: str) -> ClientApi:
+        """A person of the other homeserver."""
+        api = self.theirs.client(await self.theirs.register(name, f"password of {name}"))
+        self.ours.users[f"partner {name}"] = api  # closed with the world
+        return api
+
+
+@pytest.fixture(scope="module")
+async def servers(synapse_python: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TwoServers]:
+    root = tmp_path_factory.mktemp("two-servers")
+    ports = free_port(), free_port()
+    names = f"127.0.0.1:{ports[0]}", f"localhost:{ports[1]}"
+    authority = make_authority(root / "authority")
+    async with AsyncExitStack() as stack:
+        site = stack.enter_context(Site.open(root / "ours", names[0]))
+        site.write_files()
+        first, second = (authority.settings(port, names) for port in ports)
+        ours = LocalSynapse(
+            site.directory / "synapse",
+            names[0],
+            site.ports["homeserver"],
+            site.registration,
+            synapse_python,
+            federation=first,
+        )
+        theirs = LocalSynapse(root / "theirs", names[1], free_port(), None, synapse_python, federation=second)
+        for synapse in (ours, theirs):
+            stack.push_async_callback(synapse.stop)
+            await synapse.start()
+        bridge = LocalBridge(site.config, site.ready_url, site.directory / "bridge.log")
+        stack.push_async_callback(bridge.stop)
+        await bridge.start()
+        world = World(site, ours, bridge)
+
+        async def close_people() -> None:
+            await world.close_pages()
+            await asyncio.gather(*(person.close() for person in world.users.values()))
+
+        stack.push_async_callback(close_people)
+        yield TwoServers(world, theirs)
+
+
+@pytest.fixture
+async def both(servers: TwoServers) -> AsyncIterator[TwoServers]:
+    yield servers
+    await servers.ours.close_pages()
+
+
+def is_card(world: World, event: Mapping[str, Any]) -> bool:
+    """The stage card itself, not one of its edits."""
+    content = event["content"]
+    return event["sender"] == world.bot and "✋" in content.get("body", "") and "m.relates_to" not in content
+
+
+async def joined(stage: StageHandle, person: ClientApi, server: str) -> None:
+    await person.join(stage.room_id, via=[server])
+    await stage.host.wait_for_event(
+        stage.room_id,
+        lambda e: (
+            e["type"] == "m.room.member" and e.get("state_key") == person.user and e["content"]["membership"] == "join"
+        ),
+    )
+
+
+async def on_air(page: PageClient, ear: PageClient) -> None:
+    await page.wait(lambda c: c.me.can_speak, HANG_S, "may speak")
+    page.say(sine(HZ, 1.0), loop=True)
+    await page.mic(True)
+    await ear.wait(lambda c: ratio_at(c.recent(0.5), HZ) > 20, HANG_S, "the partner's tone")
+
+
+async def off_air(ear: PageClient) -> None:
+    await ear.wait(lambda c: level_at(c.recent(0.5), HZ) < -60, HANG_S, "silence")
+
+
+async def test_partners_listen_raise_hands_speak_moderate_and_are_cut_off(both: TwoServers) -> None:
+    world, server = both.ours, both.ours.site.server_name
+    moderator, singer, second, third = [await both.partner(name) for name in ("mina", "nima", "omid", "pari")]
+    stage = await world.new_stage(topic="Across", members=("host", "ava"))
+    card = await stage.host.wait_for_event(stage.room_id, lambda e: is_card(world, e))
+    for person in (moderator, singer, second, third):
+        await joined(stage, person, server)
+    await stage.host.set_power(stage.room_id, moderator.user, 50)
+    ear, host = await world.client("ava", stage), await world.client("host", stage)
+
+    # listening: the bot's direct message with the link reaches the other homeserver
+    pages = {p.user: await world.open(await ask_for_link(p, stage.room_id, world.bot)) for p in (singer, second, third)}
+
+    # a hand: their reaction on the card
+    await singer.react(stage.room_id, card["event_id"], "✋")
+    await host.wait(lambda c: [hand.user for hand in c.queue] == [singer.user], HANG_S, "their hand")
+
+    async def made_speaker(person: ClientApi) -> None:
+        """By a plain state event of *their* moderator on *their* homeserver."""
+        await moderator.put_state(stage.room_id, "im.eyvan.role", role_key(person.user), {"role": "speaker"})
+
+    await made_speaker(singer)
+    await on_air(pages[singer.user], ear)
+    assert host.queue == [], "a hand ends on the stage"
+    assert level_at(pages[singer.user].recent(0.5), HZ) < -60, "nobody hears himself"
+
+    await singer.leave(stage.room_id)
+    await off_air(ear)
+    await pages[singer.user].wait(lambda c: c.state == "over", HANG_S, "told")
+
+    await made_speaker(second)
+    await on_air(pages[second.user], ear)
+    await moderator.ban(stage.room_id, second.user)
+    await off_air(ear)
+
+    await made_speaker(third)
+    await on_air(pages[third.user], ear)
+    await stage.host.put_state(stage.room_id, "m.room.server_acl", "", {"allow": ["*"], "deny": ["localhost"]})
+    await off_air(ear)
+    await pages[third.user].wait(lambda c: c.state == "over", HANG_S, "told")
+    assert ear.state == "live"
