@@ -23,14 +23,26 @@ function soundElement(): HTMLAudioElement {
   return element;
 }
 
+/** Browsers that forbid storage throw at the name itself; this page then keeps all for its own life. */
+function storage(): Pick<Storage, "getItem" | "setItem"> {
+  try {
+    return localStorage;
+  } catch {
+    const kept = new Map<string, string>();
+    return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => void kept.set(key, value) };
+  }
+}
+
 function open(): Controls {
   const token = takeToken(location, history);
-  const page = new Page(placeOf(new URL(location.href)), token, soundElement(), localStorage);
+  const page = new Page(placeOf(new URL(location.href)), token, soundElement(), storage());
   page.start();
   addEventListener("pagehide", (event) => {
     if (!event.persisted) page.stop();
   });
-  addEventListener("hashchange", () => location.reload()); // another personal link was opened in this tab
+  addEventListener("hashchange", () => {
+    if (location.hash !== "") location.reload(); // another personal link was opened in this tab
+  });
   return page;
 }
 

@@ -38,7 +38,7 @@ export class Page {
     private readonly place: Place,
     token: string | null,
     element: HTMLAudioElement,
-    storage: Storage,
+    storage: Pick<Storage, "getItem" | "setItem">,
   ) {
     this.store = new LinkStore(place.stage, storage);
     this.store.adopt(token);
@@ -125,6 +125,8 @@ export class Page {
   }
 
   leave(): void {
+    const { mic } = this.stage.state.peek();
+    if (mic.wanted) void this.connection.request({ t: "mic", on: false }).catch(() => undefined); // sent before the close
     this.finish("left", "");
   }
 

@@ -273,6 +273,13 @@ describe("a break", () => {
   });
 });
 
+it("says so when it leaves with an open microphone", async () => {
+  await connect(SPEAKING);
+  await microphoneOn();
+  page.leave();
+  expect([sent("mic")[1]?.on, tracks[0]?.readyState, page.stage.connection.value]).toEqual([false, "ended", "ended"]);
+});
+
 describe("hand", () => {
   it("is on its way until the server shows it", async () => {
     await connect(LISTENING);

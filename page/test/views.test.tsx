@@ -125,6 +125,13 @@ describe("the dock's middle", () => {
     press("invite-decline");
     expect(answerInvitation.mock.calls).toEqual([[true], [false]]);
   });
+  it("does not take a press beside the invitation for an answer", () => {
+    const answerInvitation = vi.fn();
+    show("invited", { answerInvitation });
+    key("Escape", one("invitation"));
+    void act(() => root.querySelector<HTMLElement>(".scrim")!.click());
+    expect([answerInvitation.mock.calls.length, all("invitation").length]).toEqual([0, 1]);
+  });
   it("does not press what is closed", () => {
     const raiseHand = vi.fn();
     show("closed", { raiseHand });

@@ -89,8 +89,9 @@ function InvitationSheet() {
   useEffect(() => buzz([20, 60, 20]), []);
   if (!invited) return null;
   const decline = (): void => controls.answerInvitation(false);
+  const stay = (): void => undefined; // somebody waits for an answer: a press beside the sheet is none
   return (
-    <Sheet title="" ownTitle look="invite" testid="invitation" onClose={decline}>
+    <Sheet title="" ownTitle look="invite" testid="invitation" onClose={stay}>
       {(titleId) => (
         <>
           <Niche user={invited.by} name={invited.by_name}>
