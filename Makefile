@@ -75,5 +75,5 @@ page/node_modules/.installed: page/package.json page/package-lock.json
 
 $(STATIC)/.built: page/node_modules/.installed $(PAGE_SOURCES)
 	@echo "Building the page …"
-	@cd page && npm run build --silent
+	@cd page && npm run build --silent -- --logLevel error
 	@touch $@
