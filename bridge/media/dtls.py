@@ -84,6 +84,7 @@ class Identity:
         self.fingerprint = fingerprint_of(certificate, "sha-256")
         context = SSL.Context(SSL.DTLS_METHOD)
         context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 32 KiB a peer that are used for the handshake alone
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _has_fingerprint)
         context.use_certificate(certificate)

@@ -90,7 +90,7 @@ class JitterBuffer:
             self._restart(timestamp)
             time = timestamp
             transit = clock - time
-        self._follow_slower_path(transit)
+        self._follow_slower_path(transit, clock)
         if self._is_late(time):
             self.late += 1
             self._late_run += 1
@@ -127,7 +127,7 @@ class JitterBuffer:
     def _base(self) -> int:
         return min(each for _, each in self._minima)
 
-    def _follow_slower_path(self, transit: int) -> None:
+    def _follow_slower_path(self, transit: int, clock: int) -> None:
         """Forget how fast the path was: at once where nothing is playing, else after a run of slow packets."""
         if not self._minima or transit - self._base() <= _MAX_TARGET:
             self._slow_run = 0
@@ -135,6 +135,7 @@ class JitterBuffer:
         self._slow_run += 1
         if self._slow_run >= _LATE_RUN or (self._next is None and not self._held):
             self._minima.clear()
+            self._minima.append((clock // _BUCKET, transit))
             self._spreads.clear()
             self._slow_run = 0
 

@@ -9,6 +9,7 @@ and runs the 20 ms tick. It ends when the control socket closes, or the parent d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -59,6 +60,7 @@ _CATCH_UP = 3  # ticks run at once after a stall; more are skipped, or the stall
 _CARE_TICKS = 50  # every peer's timers are looked at once a second, a fiftieth of them each tick
 _URGENT_TICKS = 5  # … and those in a handshake each 100 ms
 _LATENESS = 3000
+_NICE = -10  # a late tick is heard; a late page is not
 _MAX_PENDING_OUT = 1 << 20  # bytes waiting for the control process; levels are dropped beyond it
 
 
@@ -367,6 +369,8 @@ def _die_with_parent(parent: int) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the control process tells us
     _die_with_parent(int(sys.argv[2]))
+    with contextlib.suppress(PermissionError):  # without the right to it, as any other process
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     sys.exit(asyncio.run(serve(socket.socket(fileno=int(sys.argv[1])))))
 

@@ -221,6 +221,15 @@ def test_any_numbers_are_survived(packets: list[tuple[int, int, int]]) -> None:
         assert len(buffer._held) <= 64
 
 
+def test_a_late_duplicate_leaves_the_clock_known() -> None:
+    """Found by the test above: it made the buffer forget how the sender's time maps to ours."""
+    buffer = JitterBuffer()
+    for sequence, at in enumerate((0.0, 0.0, 0.2, 0.25, 0.3, 0.35, 0.4)):
+        buffer.put(1 if sequence else 0, FRAME if sequence else 0, b"x", FRAME, at)
+    assert buffer.duplicates == 5
+    buffer.take(0.5)
+
+
 @pytest.mark.parametrize("loss", [0.02, 0.05])
 def test_five_percent_loss_stalls_nobody(loss: float) -> None:
     chance = random.Random(3)
