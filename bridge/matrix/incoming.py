@@ -12,6 +12,7 @@ an exception while answering 200, and runs events of one transaction at the same
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import json
 import logging
@@ -175,7 +176,7 @@ class Incoming:
     async def _keep_and_hand_on(self, txn_id: str, events: Sequence[JsonObject]) -> None:
         async with self._one_at_a_time:
             now_ms = self._clock.now_ms()
-            rows = await self._store.add_transaction(txn_id, events, now_ms)
+            rows = await self._store.add_transaction(_name_of(txn_id, events), events, now_ms)
             self.last_transaction_ms = now_ms
             self.transactions += 1
             if events and not rows:
@@ -214,6 +215,14 @@ class Incoming:
             return False
         self.events += 1
         return True
+
+
+def _name_of(txn_id: str, events: Sequence[JsonObject]) -> str:
+    """What a transaction is known by: its id *and* what it holds. Synapse counts again from 1 when it starts with no
+    transaction left to send (``get_max_as_txn_id`` on an empty table): the same id with other events is a new one.
+    A repeat has the same event ids; ``unsigned.age`` and the like may differ."""
+    held = [event.get("event_id") or json.dumps(event, sort_keys=True) for event in events]
+    return f"{txn_id}:{hashlib.sha256(json.dumps(held).encode()).hexdigest()[:32]}"
 
 
 def _events_of(body: bytes) -> Sequence[JsonObject]:

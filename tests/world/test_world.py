@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.helpers.tone import level_at, ratio_at, sine
 from tests.helpers.world import World
 
@@ -65,7 +63,6 @@ async def test_a_killed_bridge_comes_back_with_its_stage(world: World) -> None:
     assert (await world.stage_state(stage))["stage_id"] == stage.stage_id
 
 
-@pytest.mark.xfail(strict=True, reason="matrix/incoming.py tells transactions apart by their id alone")
 async def test_a_homeserver_that_starts_again_is_still_listened_to(world: World) -> None:
     """Synapse on SQLite begins its transaction ids again at 1 after a restart when none was left to send
     (``get_max_as_txn_id``): an id seen before with other events is a new transaction."""
