@@ -132,10 +132,12 @@ class WebServer:
         return self._static(name, kept)
 
     def _static(self, name: str, cache: str) -> web.StreamResponse:
-        if "\0" in name:
-            raise NotFound("there is no such page")
-        path = (STATIC / name).resolve()
-        if not path.is_relative_to(STATIC.resolve()) or not path.is_file():
+        try:
+            path = (STATIC / name).resolve()
+            served = path.is_relative_to(STATIC.resolve()) and path.is_file()
+        except (OSError, ValueError):  # a name that is too long, or holds NUL
+            served = False
+        if not served:
             raise NotFound("there is no such page")
         return web.FileResponse(path, headers={**_HEADERS, "Cache-Control": cache})
 

@@ -1,0 +1,129 @@
+"""The page's origin on a free port, in front of a house of fakes and a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bridge.config import WebConfig
+from bridge.identity.links import LinkSigner
+from bridge.ids import RoomId, UserId
+from bridge.store import open_store
+from bridge.web.server import WebServer
+from tests.helpers.fakes import AVA, BEN, BOT, CYD, HANG_S, MOD, ROOM, FakeMatrix, FaultyStore, HandClock, House
+
+SECRET = "s" * 40
+
+
+class Socket:
+    """A page's WebSocket: frames as JSON objects."""
+
+    def __init__(self, raw: aiohttp.ClientWebSocketResponse) -> None:
+        self.raw = raw
+        self.frames: list[dict[str, Any]] = []
+
+    async def send(self, **frame: Any) -> None:
+        await self.raw.send_str(json.dumps(frame))
+
+    async def next(self, kind: str, **holds: Any) -> dict[str, Any]:
+        """The next frame of this type with these values; the others are kept in ``frames``."""
+        async with asyncio.timeout(HANG_S):
+            while True:
+                message = await self.raw.receive()
+                assert message.type is aiohttp.WSMsgType.TEXT, f"closed while waiting for {kind}: {self.frames[-5:]}"
+                frame: dict[str, Any] = json.loads(message.data)
+                self.frames.append(frame)
+                if frame["t"] == kind and all(frame.get(name) == value for name, value in holds.items()):
+                    return frame
+
+    async def part(self, name: str, holds: Any) -> Any:
+        """The newest of a part of the view (``me``, ``speakers`` …), as soon as it holds."""
+        async with asyncio.timeout(HANG_S):
+            while True:
+                found = [f[name] for f in self.frames if f["t"] in ("snapshot", "patch") and name in f]
+                if found and holds(found[-1]):
+                    return found[-1]
+                message = await self.raw.receive()
+                assert message.type is aiohttp.WSMsgType.TEXT, f"closed while waiting for {name}: {self.frames[-5:]}"
+                self.frames.append(json.loads(message.data))
+
+    async def until_closed(self) -> dict[str, Any]:
+        """Until the server closes; returns the last frame."""
+        async with asyncio.timeout(HANG_S):
+            while True:
+                message = await self.raw.receive()
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    return self.frames[-1] if self.frames else {}
+                self.frames.append(json.loads(message.data))
+
+
+@dataclass
+class Origin:
+    """What tests of the web speak to."""
+
+    url: str
+    house: House
+    server: WebServer
+    signer: LinkSigner
+    http: aiohttp.ClientSession
+    store: FaultyStore
+    clock: HandClock
+
+    def link(self, user: UserId, room: RoomId = ROOM, *, hours: int = 12, stage: str | None = None) -> str:
+        stage_id = stage or self.house.stage(room).stage_id
+        assert stage_id is not None
+        return self.signer.make(user, room, stage_id, self.clock.now_ms(), hours)  # type: ignore[arg-type]
+
+    async def post(self, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.http.post(self.url + "/api/v1/sessions", data=data, headers=headers) as response:
+            return response.status, await response.json()
+
+    async def session(self, user: UserId | None, **more: Any) -> str:
+        body = {"link": self.link(user), **more} if user else {"guest": self.house.stage().stage_id}
+        status, opened = await self.post(body)
+        assert status == 200, opened
+        return str(opened["session"])
+
+    async def socket(self) -> Socket:
+        return Socket(await self.http.ws_connect(self.url + "/api/v1/socket", max_msg_size=2**22))
+
+    async def page(self, user: UserId | None, session: str | None = None, lang: str = "en") -> Socket:
+        """Signed in, with its first snapshot."""
+        opened = await self.socket()
+        await opened.send(t="hello", session=session or await self.session(user), lang=lang)
+        await opened.next("snapshot")
+        return opened
+
+
+@pytest.fixture
+async def origin(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Origin]:
+    clock = HandClock()
+    database = await open_store(f"sqlite:///{tmp_path / 'eyvan.db'}", clock.now_ms)
+    store = FaultyStore(database)
+    matrix = FakeMatrix(clock)
+    matrix.make_room(ROOM, BOT, MOD, AVA, BEN, CYD)
+    house = await House(matrix, store, clock).start()
+    await house.live()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    proxies = getattr(request, "param", ())
+    config = WebConfig(public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET, trusted_proxies=proxies)
+    signer = LinkSigner(SECRET)
+    server = WebServer(config, house.rooms, store, signer, clock, "!")
+    await server.start()
+    async with aiohttp.ClientSession() as http:
+        yield Origin(config.public_url, house, server, signer, http, store, clock)
+    await server.close()
+    await server.close()
+    await house.close()
+    await database.close()
