@@ -17,7 +17,7 @@ from typing import Any
 from bridge.errors import EyvanError, Full, NotFound, Unavailable
 from bridge.ids import PeerId, SessionId, StageId, UserId, new_peer_id
 from bridge.live.ports import Answer, Media, Page
-from bridge.live.view import SHUT, Gate, Me, View
+from bridge.live.view import SHUT, Gate, Me, View, gate_of
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,9 @@ class Seats:
         """Take away what is not wanted any more. Returns when the relay has confirmed it, or after PATIENCE_S."""
         under_way = []
         for seat, want in wants:
-            narrower = Gate(hear=seat.want.hear and want.hear, speak=seat.want.speak and want.speak)
+            if want is seat.want:
+                continue
+            narrower = gate_of(hear=seat.want.hear and want.hear, speak=seat.want.speak and want.speak)
             if narrower != seat.want:
                 seat.want = narrower
                 under_way.append(self._align(seat))
@@ -116,7 +118,7 @@ class Seats:
     def widen(self, wants: Iterable[tuple[Seat, Gate]]) -> None:
         """Give what is wanted. ``changed`` is told when the relay has confirmed it."""
         for seat, want in wants:
-            if seat.want != want:
+            if seat.want is not want and seat.want != want:
                 seat.want = want
                 self._align(seat)
 

@@ -25,7 +25,7 @@ from bridge.live.ports import JsonObject, Page
 from bridge.live.reply import Reply
 from bridge.live.seats import NO_PAGE, PATIENCE_S, Seat, Seats
 from bridge.live.showing import Glance, Showing
-from bridge.live.view import Gate, is_over, may_sit
+from bridge.live.view import Gate, View, is_over, may_sit
 from bridge.rules import effects as fx
 from bridge.rules import inputs
 from bridge.rules.authority import Policy
@@ -42,6 +42,7 @@ INBOX = 20_000  # what comes from outside; what our own lanes bring is bounded b
 SEAT_KEPT_S = 15.0  # a page whose WebSocket broke keeps its seat and its sound for so long
 SHOW_EVERY_S = 0.1  # pages whose own place did not change are shown news at most this often,
 SHOW_PER_SEAT_S = 0.00025  # and less often where many look: half a second for 2,000
+MANY = 200  # seats
 _LAST_WORDS_S = 2.0
 
 _Job = Callable[[], Awaitable[Any]]
@@ -82,6 +83,8 @@ class LiveStage:
         self._showing, self._known = Showing(), Glance(self._state)
         self._show_due: asyncio.TimerHandle | None = None
         self._show_now: set[Seat] = set()
+        self._views: tuple[View, View] | None = None
+        self._outdated, self._viewed_at = True, 0.0
         self._loaded = asyncio.Event()
         self._closed = False
         self.refused = 0  # inputs that a full inbox did not take
@@ -274,15 +277,14 @@ class LiveStage:
         if self._state.loaded and not before.loaded:
             effects = [*effects, *rewrite_cuts(self._state)]
             self._loaded.set()
-        if before is not self._state:
-            await self._shut_gates()
+        wants = await self._shut_gates() if before is not self._state else []
         for effect in effects:
             if isinstance(effect, fx.KeepCut):
                 await self._keep_cut(effect.cut)
         for effect in effects:
             self._carry_out(effect, before)
         if before is not self._state:
-            self._open_gates()
+            self._seats.widen((seat, want) for seat, want in wants if seat in self._seats)
             self._show()
         if isinstance(what, inputs.Tick):
             self._again()
@@ -317,30 +319,25 @@ class LiveStage:
     def _want(self, seat: Seat) -> Gate:
         return self._glance().gate(seat.user)
 
-    def _wants(self) -> list[tuple[Seat, Gate]]:
-        glance = self._glance()
-        return [(seat, glance.gate(seat.user)) for seat in self._seats]
-
-    async def _shut_gates(self) -> None:
+    async def _shut_gates(self) -> list[tuple[Seat, Gate]]:
+        """Take away; returns what may be given after that."""
         if not len(self._seats):
-            return
+            return []
         if is_over(self._state) and self._state.loaded:
             await self._all_out("ended")
-            return
+            return []
         elsewhere = [seat for seat in self._seats if seat.stage != self.stage_id]
         if elsewhere:
             await self._out(elsewhere, "ended")
-        wants = self._wants()
+        glance = self._glance()
+        wants = [(seat, glance.gate(seat.user)) for seat in self._seats]
         await self._seats.narrow(wants)
         # Sent away is who may surely not be here; where it is only feared, the gate alone is shut.
         if self._state.loaded:
             out = [seat for seat, want in wants if not want.hear and not may_sit(self._state, seat.user)]
             for seat in out:
                 await self._out([seat], "left_room" if self._left_by_oneself(seat.user) else "removed")
-
-    def _open_gates(self) -> None:
-        if len(self._seats):
-            self._seats.widen(self._wants())
+        return wants
 
     async def _all_out(self, reason: str) -> None:
         stage = next((seat.stage for seat in self._seats), self.stage_id)
@@ -509,6 +506,7 @@ class LiveStage:
         """The page in ``now`` sees the change at once (with the next turn of the loop), the others a little later."""
         if self._closed:
             return
+        self._outdated = True
         loop = asyncio.get_running_loop()
         if now is not None:
             if not self._show_now:
@@ -518,19 +516,28 @@ class LiveStage:
             self._show_due = loop.call_later(SHOW_EVERY_S + SHOW_PER_SEAT_S * len(self._seats), self._show_all)
 
     def _show_to_some(self) -> None:
+        """Where many look, those who come see what was seen a moment ago: one view a join would cost a second each."""
         seats, self._show_now = self._show_now, set()
-        self._show_to([seat for seat in seats if seat in self._seats])
+        fresh = len(self._seats) < MANY or asyncio.get_running_loop().time() - self._viewed_at > SHOW_EVERY_S
+        self._show_to([seat for seat in seats if seat in self._seats], self._look(fresh))
 
     def _show_all(self) -> None:
         self._show_due = None
-        self._show_to(self._seats)
-        self._notices.show_card(self._showing.views(self._state, self._seats, self._world.clock.now_ms())[0])
+        views = self._look(True)
+        self._show_to(self._seats, views)
+        self._notices.show_card(views[0])
 
-    def _show_to(self, seats: Iterable[Seat]) -> None:
+    def _look(self, fresh: bool) -> tuple[View, View]:
+        """(for members, for guests)"""
+        if self._views is None or (fresh and self._outdated):
+            self._views = self._showing.views(self._state, self._seats, self._world.clock.now_ms())
+            self._outdated, self._viewed_at = False, asyncio.get_running_loop().time()
+        return self._views
+
+    def _show_to(self, seats: Iterable[Seat], views: tuple[View, View]) -> None:
         if self._closed:
             return
-        glance = self._glance()
-        view, for_guests = self._showing.views(self._state, self._seats, self._world.clock.now_ms())
+        glance, (view, for_guests) = self._glance(), views
         for seat in seats:
             seat.page.show(view if seat.user else for_guests, self._showing.me(glance, seat))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge.live.view import Me, StageInfo, View
@@ -21,7 +21,8 @@ REMEMBERED = 256  # parts; the least recently used is forgotten
 class Frames:
     """One for all pages. What it remembers it keeps alive, so that an identity is never another object's."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], int] | None = None) -> None:
+        self._now_ms = now_ms
         self._parts: OrderedDict[int, tuple[object, bytes]] = OrderedDict()
         self.written = 0  # parts written down, as opposed to found
 
@@ -40,7 +41,8 @@ class Frames:
 
     def snapshot(self, seq: int, view: View, me: Me) -> bytes:
         """As `messages.Snapshot`."""
-        stage: StageInfo = dataclasses.replace(view.stage, server_ts=view.now)
+        now = self._now_ms() if self._now_ms else view.now
+        stage: StageInfo = dataclasses.replace(view.stage, server_ts=now)
         parts = {
             "stage": to_json(stage),
             "me": to_json(me),

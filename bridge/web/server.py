@@ -91,7 +91,7 @@ class WebServer:
         self._clock, self._prefix = clock, prefix
         self._sources = _Sources()
         self._proxies = [ipaddress.ip_network(each, strict=False) for each in config.trusted_proxies]
-        self._frames = Frames()
+        self._frames = Frames(clock.now_ms)
         self._sockets: set[web.WebSocketResponse] = set()
         self._pending = 0
         self._runner: web.AppRunner | None = None
