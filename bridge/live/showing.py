@@ -7,16 +7,22 @@ thousand look-ups and not a thousand judgements.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from bridge.errors import BadInput
 from bridge.ids import UserId, server_of, user_of_role_key
-from bridge.live.seats import Seat
-from bridge.live.view import SHUT, Gate, Me, View, Voice, build, gate_for, me, without_names
+from bridge.live.ports import Clock
+from bridge.live.seats import Seat, Seats
+from bridge.live.view import Gate, Me, View, Voice, build, gate_for, me, without_names
 from bridge.rules.content import MEMBER, ROLE
 from bridge.rules.state import StageState
+
+SHOW_EVERY_S = 0.1  # pages whose own place did not change are shown news at most this often,
+SHOW_PER_SEAT_S = 0.00025  # and less often where many look: half a second more for 2,000
+MANY = 200  # seats
 
 _Kind = tuple[str, bool, bool]
 _T = TypeVar("_T")
@@ -144,4 +150,70 @@ def _kept(old: _T | None, new: _T) -> _T:
     return old if old is not None and old == new else new
 
 
-__all__ = ["SHUT", "Glance", "Showing"]
+class Window:
+    """Through it all pages of a stage see it: when something changed, and no more often than need be. Owned by a
+    LiveStage; ``close`` stops its timer."""
+
+    def __init__(
+        self, seats: Seats, clock: Clock, state: Callable[[], StageState], card: Callable[[View], None]
+    ) -> None:
+        self._seats, self._clock, self._state, self._card = seats, clock, state, card
+        self._showing, self._known = Showing(), Glance(state())
+        self._due: asyncio.TimerHandle | None = None
+        self._at_once: set[Seat] = set()
+        self._views: tuple[View, View] | None = None
+        self._outdated, self._viewed_at = True, 0.0
+        self._closed = False
+
+    def glance(self) -> Glance:
+        """The state as it is now."""
+        state = self._state()
+        if self._known.state is not state:
+            self._known = Glance(state)
+            self._showing.forget()
+        return self._known
+
+    def changed(self, now: Seat | None = None) -> None:
+        """The page in ``now`` sees the change at once (with the next turn of the loop), the others a little later."""
+        if self._closed:
+            return
+        self._outdated = True
+        loop = asyncio.get_running_loop()
+        if now is not None:
+            if not self._at_once:
+                loop.call_soon(self._show_to_some)
+            self._at_once.add(now)
+        if self._due is None:
+            self._due = loop.call_later(SHOW_EVERY_S + SHOW_PER_SEAT_S * len(self._seats), self._show_all)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._due is not None:
+            self._due.cancel()
+
+    def _show_to_some(self) -> None:
+        """Where many look, those who come see what was seen a moment ago: a view for each join would cost more than the
+        joins."""
+        seats, self._at_once = self._at_once, set()
+        fresh = len(self._seats) < MANY or asyncio.get_running_loop().time() - self._viewed_at > SHOW_EVERY_S
+        self._show_to([seat for seat in seats if seat in self._seats], self._look(fresh))
+
+    def _show_all(self) -> None:
+        self._due = None
+        views = self._look(True)
+        self._show_to(self._seats, views)
+        self._card(views[0])
+
+    def _look(self, fresh: bool) -> tuple[View, View]:
+        """(for members, for guests)"""
+        if self._views is None or (fresh and self._outdated):
+            self._views = self._showing.views(self._state(), self._seats, self._clock.now_ms())
+            self._outdated, self._viewed_at = False, asyncio.get_running_loop().time()
+        return self._views
+
+    def _show_to(self, seats: Iterable[Seat], views: tuple[View, View]) -> None:
+        if self._closed:
+            return
+        glance, (view, for_guests) = self.glance(), views
+        for seat in seats:
+            seat.page.show(view if seat.user else for_guests, self._showing.me(glance, seat))

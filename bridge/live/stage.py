@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
-from bridge.errors import BadInput, EyvanError, Full, Refused, Unavailable
+from bridge.errors import BadInput, Refused, Unavailable
 from bridge.ids import EventId, PeerId, RoomId, SessionId, StageId, UserId
 from bridge.live import saved
+from bridge.live.inbox import Inbox
 from bridge.live.keeping import Keeping
 from bridge.live.lanes import Reader, Writer
 from bridge.live.notices import Notices, Outcome, World
@@ -24,8 +25,8 @@ from bridge.live.ports import Answer as MediaAnswer
 from bridge.live.ports import JsonObject, Page
 from bridge.live.reply import Reply
 from bridge.live.seats import NO_PAGE, PATIENCE_S, Seat, Seats
-from bridge.live.showing import Glance, Showing
-from bridge.live.view import Gate, View, is_over, may_sit
+from bridge.live.showing import Window
+from bridge.live.view import Gate, is_over, may_sit
 from bridge.rules import effects as fx
 from bridge.rules import inputs
 from bridge.rules.authority import Policy
@@ -38,15 +39,8 @@ from bridge.telemetry import log_context
 
 log = logging.getLogger(__name__)
 
-INBOX = 20_000  # what comes from outside; what our own lanes bring is bounded by what they were given
 SEAT_KEPT_S = 15.0  # a page whose WebSocket broke keeps its seat and its sound for so long
-SHOW_EVERY_S = 0.1  # pages whose own place did not change are shown news at most this often,
-SHOW_PER_SEAT_S = 0.00025  # and less often where many look: half a second for 2,000
-MANY = 200  # seats
 _LAST_WORDS_S = 2.0
-
-_Job = Callable[[], Awaitable[Any]]
-_T = TypeVar("_T")
 
 
 class LiveStage:
@@ -66,12 +60,12 @@ class LiveStage:
         self.room = room
         self._state = StageState(room, bot, policy)
         self._world, self._follow = world, follow
-        self._inbox: asyncio.Queue[_Job] = asyncio.Queue()
-        self._calls: set[asyncio.Future[Any]] = set()
+        self._inbox = Inbox(f"room {room}", lambda: self._reader.read_all())
         self._asked: dict[str, asyncio.Future[Outcome]] = {}
         self._answers: list[fx.Answer] = []
         self._revoked: list[UserId] = []
-        self._seats = Seats(world.media, self._seat_changed)
+        self._seats = Seats(world.media, lambda seat: self._window.changed(seat))
+        self._window = Window(self._seats, world.clock, lambda: self._state, lambda view: self._notices.show_card(view))
         self._keeping = Keeping(room, world.store)
         self._keep_due = asyncio.Event()
         self._reader = Reader(
@@ -80,14 +74,8 @@ class LiveStage:
         self._writer = Writer(room, world.matrix, self._happened_here, lambda cut: cut in self._state.cuts)
         self._notices = Notices(room, world, lambda: self._state, self._happened_here)
         self._tasks: list[asyncio.Task[None]] = []
-        self._showing, self._known = Showing(), Glance(self._state)
-        self._show_due: asyncio.TimerHandle | None = None
-        self._show_now: set[Seat] = set()
-        self._views: tuple[View, View] | None = None
-        self._outdated, self._viewed_at = True, 0.0
         self._loaded = asyncio.Event()
         self._closed = False
-        self.refused = 0  # inputs that a full inbox did not take
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -116,12 +104,12 @@ class LiveStage:
     def happened(self, what: Input, row: int | None = None) -> None:
         """Take an input. Never waits, never fails: when the inbox is full, state is read again as a whole instead; that
         settles a state event, and what a person said is lost and counted."""
-        if not self._put(lambda: self._apply(what, row)) and row is not None:
+        if not self._inbox.put(lambda: self._apply(what, row)) and row is not None:
             self.rows_done(row)
 
     def say(self, reply: Reply, row: int | None = None) -> None:
         """A word of the bot that the rules know nothing of."""
-        self._put_always(lambda: self._reply(reply, row))
+        self._inbox.put_always(lambda: self._reply(reply, row))
 
     def rows_done(self, *rows: int) -> None:
         """Inbox rows that need nothing of the rules."""
@@ -134,31 +122,31 @@ class LiveStage:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._asked[ask.ref] = future
         try:
-            await self._call(lambda: self._apply(ask))
-            return await self._wait(future)
+            await self._inbox.call(lambda: self._apply(ask))
+            return await self._inbox.wait(future)
         finally:
             self._asked.pop(ask.ref, None)
 
     async def sit(self, session: SessionId, user: UserId | None, page: Page, stage: StageId) -> None:
         """A page connects to ``stage``. Raises Refused where this person may not hear it, Unavailable where that is not
         known just now. An older page of the same session is told to go."""
-        await self._call(lambda: self._sit(session, user, page, stage))
+        await self._inbox.call(lambda: self._sit(session, user, page, stage))
 
     async def offer(self, session: SessionId, page: Page, sdp: str) -> MediaAnswer:
         """The page's WebRTC offer. Raises as `Media.join`, and NotFound for a page that is not seated. It passes by the
         inbox: a thousand joins would hold up a cut."""
         seat = self._seats.find(session, page)
-        if self._closed or not self._glance().gate(seat.user).hear:
+        if self._closed or not self._window.glance().gate(seat.user).hear:
             raise Unavailable("the stage does not take connections just now; try again")
         return await self._seats.join(seat, sdp, lambda: self._want(seat))
 
     def microphone(self, session: SessionId, page: Page, on: bool) -> None:
-        self._put_always(lambda: self._microphone(session, page, on))
+        self._inbox.put_always(lambda: self._microphone(session, page, on))
 
     def rise(self, session: SessionId, page: Page, *, keep: bool = True) -> None:
         """The page's socket closed. It may be back in a moment: with ``keep`` its seat and its sound stay for
         SEAT_KEPT_S."""
-        self._put_always(lambda: self._step_out(session, page, keep))
+        self._inbox.put_always(lambda: self._step_out(session, page, keep))
 
     def has_peer(self, peer: PeerId) -> bool:
         return self._seats.has_peer(peer)
@@ -176,15 +164,12 @@ class LiveStage:
         if self._closed:
             return
         self._closed = True
-        if self._show_due:
-            self._show_due.cancel()
+        self._window.close()
         for task in self._tasks:
             task.cancel()
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            for future in self._calls:
-                if not future.done():
-                    future.set_exception(Unavailable("the stage is closing"))
+            self._inbox.close()
             await self._seats.remove_all(self.stage_id, reason)
             async with asyncio.timeout(_LAST_WORDS_S):
                 await self._keeping.flush(lambda: self._state)
@@ -196,54 +181,9 @@ class LiveStage:
 
     # -- the one task --------------------------------------------------------------------------
 
-    def _put(self, job: _Job) -> bool:
-        if self._inbox.qsize() >= INBOX:
-            self.refused += 1
-            if self.refused % 1000 == 1:
-                log.error("room %s: %d inputs wait; its state will be read again", self.room, INBOX)
-            self._reader.read_all()
-            return False
-        self._inbox.put_nowait(job)
-        return True
-
-    def _put_always(self, job: _Job) -> None:
-        self._inbox.put_nowait(job)
-
     def _happened_here(self, what: Input) -> None:
         """What comes of our own reads and writes is never refused: each write is answered."""
-        self._put_always(lambda: self._apply(what))
-
-    async def _wait(self, future: asyncio.Future[_T]) -> _T:
-        """Wait for what ``close`` ends at the latest."""
-        self._calls.add(future)
-        try:
-            return await future
-        finally:
-            self._calls.discard(future)
-
-    async def _call(self, job: _Job) -> Any:
-        if self._closed:
-            raise Unavailable("the stage is closing")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        async def run() -> None:
-            if future.done():  # whoever asked is gone
-                return
-            try:
-                result = await job()
-            except Exception as error:
-                if not isinstance(error, EyvanError):
-                    log.exception("room %s: a request was not carried out", self.room)
-                    error = Unavailable("something went wrong on the server; try again")
-                if not future.done():
-                    future.set_exception(error)
-            else:
-                if not future.done():
-                    future.set_result(result)
-
-        if not self._put(run):
-            raise Full("too much waits in this stage; try again in a moment", 1000)
-        return await self._wait(future)
+        self._inbox.put_always(lambda: self._apply(what))
 
     async def _run(self) -> None:
         with log_context(room=self.room):
@@ -285,7 +225,7 @@ class LiveStage:
             self._carry_out(effect, before)
         if before is not self._state:
             self._seats.widen((seat, want) for seat, want in wants if seat in self._seats)
-            self._show()
+            self._window.changed()
         if isinstance(what, inputs.Tick):
             self._again()
         if row is not None:
@@ -306,18 +246,12 @@ class LiveStage:
         if self._keeping.owes:
             self._keep_due.set()
         if self._state.card is None and self._state.live:
-            self._show()
+            self._window.changed()
 
     # -- gates: desired, then diffed; revocations first ----------------------------------------
 
-    def _glance(self) -> Glance:
-        if self._known.state is not self._state:
-            self._known = Glance(self._state)
-            self._showing.forget()
-        return self._known
-
     def _want(self, seat: Seat) -> Gate:
-        return self._glance().gate(seat.user)
+        return self._window.glance().gate(seat.user)
 
     async def _shut_gates(self) -> list[tuple[Seat, Gate]]:
         """Take away; returns what may be given after that."""
@@ -329,7 +263,7 @@ class LiveStage:
         elsewhere = [seat for seat in self._seats if seat.stage != self.stage_id]
         if elsewhere:
             await self._out(elsewhere, "ended")
-        glance = self._glance()
+        glance = self._window.glance()
         wants = [(seat, glance.gate(seat.user)) for seat in self._seats]
         await self._seats.narrow(wants)
         # Sent away is who may surely not be here; where it is only feared, the gate alone is shut.
@@ -374,7 +308,7 @@ class LiveStage:
             seat.page, seat.mic_on = page, False
             if seat.away is not None:
                 seat.away.cancel()
-        self._show(seat)
+        self._window.changed(seat)
 
     def _present(self, seat: Seat, change: int) -> None:
         if seat.user is not None:
@@ -385,7 +319,7 @@ class LiveStage:
         seat = self._seats.get(session)
         if seat is not None and seat.page is page and seat.mic_on != on:
             seat.mic_on = on
-            self._show(seat)
+            self._window.changed(seat)
 
     async def _step_out(self, session: SessionId, page: Page, keep: bool) -> None:
         seat = self._seats.get(session)
@@ -393,16 +327,13 @@ class LiveStage:
             return
         if not keep:
             await self._out([seat], "elsewhere")
-            self._show()
+            self._window.changed()
             return
         seat.page, seat.mic_on = NO_PAGE, False
         seat.away = asyncio.get_running_loop().call_later(
-            SEAT_KEPT_S, self._put_always, lambda: self._step_out(session, NO_PAGE, False)
+            SEAT_KEPT_S, self._inbox.put_always, lambda: self._step_out(session, NO_PAGE, False)
         )
-        self._show()
-
-    def _seat_changed(self, seat: Seat) -> None:
-        self._show(seat)
+        self._window.changed()
 
     # -- effects -------------------------------------------------------------------------------
 
@@ -479,7 +410,7 @@ class LiveStage:
         """Links of before are void by now, and so are the pages that they opened. A page that sits down at this moment
         reads from the store that its link is void."""
         for user in users:
-            self._put_always(lambda user=user: self._out(self._seats.of([user]), "expired"))  # type: ignore[misc]
+            self._inbox.put_always(lambda user=user: self._out(self._seats.of([user]), "expired"))  # type: ignore[misc]
 
     # -- what the reader brings ----------------------------------------------------------------
 
@@ -499,47 +430,6 @@ class LiveStage:
             except BadInput as bad:
                 log.warning("room %s: a state event cannot be read: %s", self.room, bad)
         self._happened_here(inputs.RoomRead(tuple(events), heard))
-
-    # -- out to the pages ----------------------------------------------------------------------
-
-    def _show(self, now: Seat | None = None) -> None:
-        """The page in ``now`` sees the change at once (with the next turn of the loop), the others a little later."""
-        if self._closed:
-            return
-        self._outdated = True
-        loop = asyncio.get_running_loop()
-        if now is not None:
-            if not self._show_now:
-                loop.call_soon(self._show_to_some)
-            self._show_now.add(now)
-        if self._show_due is None:
-            self._show_due = loop.call_later(SHOW_EVERY_S + SHOW_PER_SEAT_S * len(self._seats), self._show_all)
-
-    def _show_to_some(self) -> None:
-        """Where many look, those who come see what was seen a moment ago: one view a join would cost a second each."""
-        seats, self._show_now = self._show_now, set()
-        fresh = len(self._seats) < MANY or asyncio.get_running_loop().time() - self._viewed_at > SHOW_EVERY_S
-        self._show_to([seat for seat in seats if seat in self._seats], self._look(fresh))
-
-    def _show_all(self) -> None:
-        self._show_due = None
-        views = self._look(True)
-        self._show_to(self._seats, views)
-        self._notices.show_card(views[0])
-
-    def _look(self, fresh: bool) -> tuple[View, View]:
-        """(for members, for guests)"""
-        if self._views is None or (fresh and self._outdated):
-            self._views = self._showing.views(self._state, self._seats, self._world.clock.now_ms())
-            self._outdated, self._viewed_at = False, asyncio.get_running_loop().time()
-        return self._views
-
-    def _show_to(self, seats: Iterable[Seat], views: tuple[View, View]) -> None:
-        if self._closed:
-            return
-        glance, (view, for_guests) = self._glance(), views
-        for seat in seats:
-            seat.page.show(view if seat.user else for_guests, self._showing.me(glance, seat))
 
 
 __all__ = ["LiveStage", "Outcome", "Seat", "World"]

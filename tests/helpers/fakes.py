@@ -469,8 +469,7 @@ class House:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for stage in self.rooms._stages.values():
-            if stage._show_due is not None:
-                stage._show_due.cancel()
+            stage._window.close()
             stage._closed = True
 
     async def _unplug(self) -> None:
@@ -523,7 +522,7 @@ class House:
     @staticmethod
     def _is_quiet(stage: LiveStage) -> bool:
         state = stage.state
-        return stage._inbox.empty() and not state.hints and not state.writes and not stage._keeping.owes
+        return not len(stage._inbox) and not state.hints and not state.writes and not stage._keeping.owes
 
 
 _OURS = ("bridge/live/", "bridge/matrix/")

@@ -62,7 +62,7 @@ async def test_every_act_is_answered_once(house: House) -> None:
             outcome = await house.stage().ask(each)
         assert outcome.text
     assert house.stage()._asked == {}
-    assert house.stage()._calls == set()
+    assert house.stage()._inbox._calls == set()
 
 
 async def test_answers_wait_for_what_was_kept(house: House, store: FaultyStore) -> None:
@@ -101,7 +101,7 @@ async def test_closing_answers_everybody_who_waits(house: House) -> None:
     house.matrix.role(ADMIN, AVA, role="speaker")
     await held.began.wait()
     house.matrix.role(ADMIN, AVA, role="listener")  # the stage's task now waits for the relay
-    await until(lambda: not stage.state.hints or stage._inbox.qsize() == 0, "the hint is taken")
+    await until(lambda: not stage.state.hints or len(stage._inbox) == 0, "the hint is taken")
     waiting: list[asyncio.Task[Any]] = [
         asyncio.create_task(stage.ask(ask(BEN, "raise"))),
         asyncio.create_task(stage.sit(SessionId("late"), BEN, FakePage(), stage_id)),
@@ -146,14 +146,14 @@ async def test_a_full_inbox_refuses_requests_and_reads_state_again(
     stage = house.stage()
     held = Held()
     house.media.before["gate"] = held
-    monkeypatch.setattr("bridge.live.stage.INBOX", 3)
+    monkeypatch.setattr("bridge.live.inbox.LIMIT", 3)
     house.matrix.role(ADMIN, AVA, role="speaker", muted=True)
     await held.began.wait()  # the task waits for the relay
     house.matrix.role(ADMIN, BEN, role="speaker", stage_id=stage.stage_id)
     house.matrix.role(ADMIN, CYD, role="speaker", stage_id=stage.stage_id)
     for _ in range(5):
         house.matrix.message(BEN, "!hand")
-    await until(lambda: stage.refused, "refused")
+    await until(lambda: stage._inbox.refused, "refused")
     with pytest.raises(Full):
         await stage.ask(ask(BEN, "raise"))
     held.go_on.set()
@@ -510,6 +510,6 @@ async def test_no_task_is_left_and_nothing_grows(house: House, caplog: pytest.Lo
         stage.rise(session, page, keep=False)
         await until(lambda: not house.media.peers, "gone")
     await house.quiet()
-    assert (len(stage._seats), len(stage._asked), len(stage._calls), len(stage._seats._tasks)) == (0, 0, 0, 0)
+    assert (len(stage._seats), len(stage._asked), len(stage._inbox._calls), len(stage._seats._tasks)) == (0, 0, 0, 0)
     assert (stage._seats._by_peer, stage._seats._by_user) == ({}, {})
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
