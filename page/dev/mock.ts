@@ -46,7 +46,7 @@ function speakers(): Person[] {
 }
 
 function many(): Person[] {
-  const more = ["parvin", "omid", "laleh", "yalda", "reza", "niloofar", "mina", "shirin"];
+  const more = ["parvin", "omid", "laleh", "yalda", "reza", "niloofar", "mina"];
   return [...speakers(), ...more.map((user, i) => person(user, "speaker", i % 3 === 1 ? "on" : "off", 10 + i))];
 }
 

@@ -84,7 +84,7 @@ try {
   page.on("console", (line) => line.type() === "error" && (faults++, console.log("console:", line.text(), page.url())));
   for (const [state, size, lang, theme] of plan()) {
     const [width, height] = SIZES[size];
-    await page.setViewport({ width, height, deviceScaleFactor: keep ? 1.5 : 1 });
+    await page.setViewport({ width, height, deviceScaleFactor: 1 });
     await page.goto(`${base}?mock=${state}&lang=${lang}&theme=${theme}`, { waitUntil: "networkidle0" });
     await page.evaluate(() => document.fonts.ready);
     await page.evaluate(() => Promise.all(document.getAnimations().filter((a) => a.effect.getTiming().iterations !== Infinity).map((a) => a.finished)));
