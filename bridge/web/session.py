@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from bridge.errors import BadInput, BadToken, EyvanError, Refused, Unavailable
 from bridge.identity.links import LinkSigner, Session
@@ -210,7 +210,8 @@ class PageSession:
             await self._read(socket, page, session, stage)
         finally:
             expiry.cancel()
-            stage.rise(claims.session_id, page, keep=page.over != "expired")
+            left = socket.close_code == WSCloseCode.OK  # the person left; a break or a reload has another code
+            stage.rise(claims.session_id, page, keep=page.over != "expired" and not left)
 
     async def _hello(self, socket: web.WebSocketResponse, page: PageSocket) -> tuple[Session, LiveStage]:
         try:

@@ -59,6 +59,9 @@ interface Waiting {
   timer: ReturnType<typeof setTimeout>;
 }
 
+/** Close code of a person who leaves: the seat is given up at once. After any other end it is kept for a moment. */
+const LEFT = 1000;
+
 export class Connection {
   private readonly timing: Timing;
   private readonly waiting = new Map<number, Waiting>();
@@ -85,7 +88,7 @@ export class Connection {
     this.stopped = true;
     removeEventListener("online", this.wake);
     clearTimeout(this.retryTimer);
-    this.drop();
+    this.drop(LEFT);
   }
 
   /** Resolves when the server has accepted it. Throws Refusal or NoAnswer. */
@@ -217,11 +220,11 @@ export class Connection {
     this.retryTimer = setTimeout(() => void this.open(), wait);
   }
 
-  private drop(): void {
+  private drop(code?: number): void {
     clearTimeout(this.pulseTimer);
     const socket = this.socket;
     this.socket = null;
-    socket?.close();
+    socket?.close(code);
     for (const id of [...this.waiting.keys()]) this.settle(id)?.reject(new NoAnswer("the connection broke"));
   }
 }

@@ -98,6 +98,19 @@ describe("opening", () => {
   });
 });
 
+describe("leaving", () => {
+  it("says so by its close code, so that the seat is given up at once", async () => {
+    const socket = await opened();
+    connection.stop();
+    expect(socket.closedWith).toBe(1000);
+  });
+  it("is not what a new try looks like", async () => {
+    const socket = await opened();
+    connection.reopen();
+    expect(socket.closedWith).toBeUndefined();
+  });
+});
+
 describe("a break", () => {
   it("is mended by itself, with growing waits of at most 5 s", async () => {
     (await opened()).close();

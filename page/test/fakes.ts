@@ -18,7 +18,9 @@ export class FakeSocket {
   send(text: string): void {
     this.sent.push(JSON.parse(text) as Record<string, unknown>);
   }
-  close(): void {
+  closedWith: number | undefined;
+  close(code?: number): void {
+    this.closedWith = code;
     this.readyState = 3;
     this.onclose?.();
   }

@@ -188,6 +188,21 @@ async def test_the_second_socket_of_a_session_takes_over(origin: Origin) -> None
     assert len(origin.house.stage()._seats) == 1
 
 
+@pytest.mark.parametrize(("code", "seats"), [(1000, 1), (1001, 2)])
+async def test_who_leaves_gives_up_the_seat_at_once_who_breaks_off_keeps_it(
+    origin: Origin, code: int, seats: int
+) -> None:
+    page, other = await origin.page(AVA), await origin.page(BEN)
+    seated = origin.house.stage()._seats
+    gone = next(seat for seat in seated if seat.user == AVA)
+    old = gone.page
+    await page.raw.close(code=code)
+    await until(lambda: gone.page is not old or len(seated) == 1, "the stage has seen it")
+    assert len(seated) == seats
+    await other.send(t="ping")
+    await other.next("pong")
+
+
 @pytest.mark.parametrize(
     ("how", "reason"), [("ban", "removed"), ("end", "ended"), ("acl", "removed"), ("kick", "removed")]
 )
