@@ -166,6 +166,9 @@ class App:
         config = self._config
 
         async def metrics_text() -> str:
+            stages, people = rooms.counts()
+            metrics.gauge("eyvan_stages_live", "Stages live now").set(stages)
+            metrics.gauge("eyvan_people_connected", "Pages and calls connected to them").set(people)
             metrics.gauge("eyvan_transactions", "Transactions taken since the start").set(incoming.transactions)
             metrics.gauge("eyvan_events", "Events in them").set(incoming.events)
             metrics.gauge("eyvan_events_malformed", "Of these, passed over").set(incoming.malformed)

@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from bridge.errors import EyvanError, Full, Unavailable
+from bridge.telemetry import metrics
 
 log = logging.getLogger(__name__)
+
+REFUSED = metrics.counter("eyvan_inputs_refused_total", "Inputs of a stage beyond its inbox; its state was read again")
 
 LIMIT = 20_000  # what our own lanes bring is bounded by what they were given
 
@@ -37,6 +40,7 @@ class Inbox:
         """False where too much waits."""
         if len(self) >= LIMIT:
             self.refused += 1
+            REFUSED.inc()
             if self.refused % 1000 == 1:
                 log.error("%s: %d inputs wait; its state will be read again", self._name, LIMIT)
             self._full()

@@ -15,8 +15,11 @@ from bridge.ids import RoomId, StageId, UserId
 from bridge.live import saved
 from bridge.live.ports import JsonObject, Store
 from bridge.rules.state import Cut, StageState
+from bridge.telemetry import metrics
 
 log = logging.getLogger(__name__)
+
+LOST = metrics.counter("eyvan_rows_lost_total", "Rows that a failing database was not given, beyond what may wait")
 
 MAX_OWED = 10_000  # lines of the record or marks of the inbox; the oldest is let go, and counted
 
@@ -75,6 +78,7 @@ class Keeping:
         if len(owed) > MAX_OWED:
             del owed[0]
             self.lost += 1
+            LOST.inc()
 
     @property
     def owes(self) -> bool:

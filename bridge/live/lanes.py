@@ -19,8 +19,11 @@ from bridge.live.ports import JsonObject, Matrix
 from bridge.rules.content import MEMBER, QUEUE, ROLE
 from bridge.rules.effects import KickMember, WriteState
 from bridge.rules.inputs import NotWritten, Written
+from bridge.telemetry import metrics
 
 log = logging.getLogger(__name__)
+
+DROPPED = metrics.counter("eyvan_notices_dropped_total", "Notices, cards and chats beyond what may wait")
 
 MAX_NOTICES = 200
 MAX_WRITES = 500
@@ -271,6 +274,7 @@ class Courier:
             self._jobs.put_nowait(job)
         except asyncio.QueueFull:
             self.dropped += 1
+            DROPPED.inc()
             log.warning("%s: a notice was dropped, %d wait", self._name, self._jobs.qsize())
             return False
         return True

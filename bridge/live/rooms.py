@@ -152,6 +152,11 @@ class Rooms:
 
     # -- finding -------------------------------------------------------------------------------
 
+    def counts(self) -> tuple[int, int]:
+        """(live stages, people connected to them)."""
+        live = [stage for stage in self._stages.values() if stage.state.live]
+        return len(live), sum(stage.seated for stage in live)
+
     def of_room(self, room: RoomId) -> LiveStage | None:
         return self._stages.get(room)
 

@@ -87,6 +87,11 @@ class LiveStage:
     def stage_id(self) -> StageId | None:
         return self._state.stage.stage_id if self._state.stage else None
 
+    @property
+    def seated(self) -> int:
+        """Connected pages and calls, and those that may be back in a moment."""
+        return len(self._seats)
+
     def start(self, kept: JsonObject | None, cuts: list[tuple[str, JsonObject]]) -> None:
         """Begin: what a crash left acts from the first moment, then the room is read, then gates open."""
         self._state, _ = reduce(self._state, saved.load(kept, cuts), self._world.clock.now_ms())
