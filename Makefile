@@ -58,7 +58,7 @@ bench: .venv/.installed ## Measure: fan-out, join, mix, gate; prints ratios
 clean: ## Remove what make made, and the demo's directory
 	rm -rf .venv .synapse-venv .demo page/node_modules $(STATIC) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml bridge/media/fanout.c tools/build_fanout.py
 	@tools/prerequisites.sh cc
 	@python=$$(tools/prerequisites.sh python); \
 	if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -131,7 +131,14 @@ class App:
 
     def _worker_settings(self) -> WorkerSettings:
         media = self._config.media
-        return WorkerSettings(media.bind, media.port, tuple(media.announce), media.max_peers, media.bitrate)
+        return WorkerSettings(
+            bind=media.bind,
+            port=media.port,
+            announce=tuple(media.announce),
+            max_peers=media.max_peers,
+            bitrate=media.bitrate,
+            listener_packet_ms=media.listener_packet_ms,
+        )
 
     def _world(self, outgoing: Outgoing, workers: Workers, store: DatabaseStore, signer: LinkSigner) -> World:
         config = self._config

@@ -80,6 +80,10 @@ def _each(values: tuple[str, ...], parse: Callable[[str], object], remedy: str) 
     return None
 
 
+def _packet_ms(value: int) -> str | None:
+    return None if value in (20, 40, 60) else "give 20, 40 or 60"
+
+
 _FROM_REGISTRATION = "make it with `eyvan generate-registration`, which says where to put it"
 _PORT = _between(1, 65535)
 _HOST = _matches(r"[0-9A-Za-z.:_-]+", "give an address or host name to listen on, such as 127.0.0.1")
@@ -178,6 +182,10 @@ class MediaConfig:
     )  # fmt: skip
     max_peers: int = key(2000, "So many connections at most; further ones are told: full.", _between(1, 100_000))
     bitrate: int = key(48_000, "Opus bits per second for each listener.", _between(6_000, 128_000))
+    listener_packet_ms: int = key(
+        60, "Milliseconds of sound in one packet to those who only listen: 20, 40 or 60. Longer ones cost much less "
+        "and come up to 40 ms later; who may speak gets 20.", _packet_ms,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

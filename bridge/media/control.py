@@ -33,6 +33,8 @@ class WorkerSettings:
     announce: tuple[str, ...] = ()  # addresses in our answers; () takes those of the interfaces
     max_peers: int = 5000
     bitrate: int = 48_000  # bit/s of each Opus stream we send
+    listener_packet_ms: int = 60  # 20, 40 or 60: sound in one packet to those who may not speak; others get 20
+    fan_out: str = "auto"  # "c", "python", or auto: C where it is there
     silent_s: float = 15.0  # heard nothing from a peer for so long: stop sending to it (decisions 1.8)
     gone_s: float = 30.0  # … and so long: it is gone (RFC 7675 §5.1)
 
@@ -79,6 +81,7 @@ class WorkerCounters:
     stun_refused: int = 0  # no such ufrag, bad MESSAGE-INTEGRITY or FINGERPRINT, not a Binding request
     junk: int = 0  # datagrams of no known kind, or from an address that passed no check
     send_errors: int = 0
+    fan_out: str = ""  # the engine: "C" or "Python"
     cpu_s: float = 0.0
 
 

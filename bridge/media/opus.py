@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,21 @@ class Decoder:
         """``samples`` of guessed sound; fades out by itself after about 60 ms."""
         size = _opus.opus_decode_float(self._state, None, 0, self._pcm_at, samples, 0)
         return self._pcm[: _checked(size)]
+
+
+def join(frames: Sequence[bytes]) -> bytes:
+    """Packets of one frame each and with the same TOC as one packet (RFC 6716 §3.2.5, code 3)."""
+    if len(frames) == 1:
+        return frames[0]
+    sizes = [len(each) - 1 for each in frames]
+    lengths = b"" if len(set(sizes)) == 1 else b"".join(map(_length, sizes[:-1]))
+    head = bytes((frames[0][0] | 3, len(frames) | (0x80 if lengths else 0)))
+    return b"".join((head, lengths, *(each[1:] for each in frames)))
+
+
+def _length(size: int) -> bytes:
+    """RFC 6716 §3.2.1."""
+    return bytes((size,)) if size < 252 else bytes((252 + (size & 3), (size - 252) >> 2))
 
 
 _SILK_MS = (10, 20, 40, 60)

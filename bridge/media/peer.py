@@ -19,7 +19,7 @@ import pylibsrtp
 from bridge.media import rtp, sdp, stun
 from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.dtls import Association, Identity, Keys
-from bridge.media.fanout import Sender
+from bridge.media.fanout import TICK_MS, Sender
 from bridge.media.mixer import Voice
 from bridge.media.sdp import Offer, Ours
 from bridge.media.stun import Address
@@ -51,7 +51,7 @@ class Hub(Protocol):
     def forget_address(self, address: Address, peer: Peer) -> None:
         """Harmless where another peer has the address by now."""
 
-    def connected(self, peer: Peer) -> None: ...
+    def connected(self, peer: Peer, keys: Keys) -> None: ...
 
     def gone(self, peer: Peer, reason: str) -> None:
         """The worker takes the peer out and closes it."""
@@ -71,11 +71,14 @@ class _Credentials:
 class Peer:
     """Owned by the worker, which calls everything here from its one loop; has no task and no socket."""
 
-    def __init__(self, hub: Hub, stage: str, name: str, owner: str, csrc: int, offer: Offer, now: float) -> None:
+    def __init__(
+        self, hub: Hub, stage: str, name: str, owner: str, csrc: int, offer: Offer, now: float, seat: int = 0
+    ) -> None:
+        """``seat`` spreads listeners over the phases of longer packets (fanout.Sender)."""
         self.hub, self.stage, self.name, self.owner, self.csrc = hub, stage, name, owner, csrc
         self.speak = False
         self.voice = Voice(owner, csrc)
-        self.sender = Sender(owner)
+        self.sender = Sender(owner, seat)
         self.is_connected = self.is_closed = False
         self.last_heard = now
         self._offer = offer
@@ -111,6 +114,7 @@ class Peer:
         self.sender.level_id = offer.extension(rtp.AUDIO_LEVEL)
         self.sender.csrc_level_id = offer.extension(rtp.CSRC_AUDIO_LEVEL)
         self.sender.wanted = offer.direction in ("sendrecv", "sendonly")
+        self._pace()
 
     def is_same_connection(self, offer: Offer) -> bool:
         """Whether an offer is of the peer connection we already serve (else it is a fresh one)."""
@@ -148,10 +152,16 @@ class Peer:
     def gate(self, *, hear: bool, speak: bool, now: float) -> None:
         self.sender.hear = hear
         self.speak = speak
+        self._pace()
         if speak:
             self.voice.open_gate()
         else:
             self.voice.shut(now)
+
+    def _pace(self) -> None:
+        """Who may speak is spared the delay of longer packets; nobody gets longer ones than they take."""
+        longest = 20 if self.speak else min(self.hub.settings.listener_packet_ms, self._offer.max_ptime)
+        self.sender.pace(max(1, longest // TICK_MS))
 
     # -- ICE -------------------------------------------------------------------------------------
 
@@ -250,7 +260,7 @@ class Peer:
         if not self._verified:
             self._moved_at = now
             self._check_new_address(now)
-        self.hub.connected(self)
+        self.hub.connected(self, keys)
 
     def _flush(self) -> None:
         self._held.extend(self._association.outgoing())

@@ -18,7 +18,7 @@ _OF_PEERS = {
     "packets_out": "RTP packets sent",
     "bytes_out": "Bytes of RTP sent",
 }
-_NOT_SHOWN = {"pid", "port"}
+_NOT_SHOWN = {"pid", "port", "fan_out"}
 
 
 def publish(stats: Stats) -> None:

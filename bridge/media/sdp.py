@@ -56,6 +56,7 @@ class Offer:
     password: str
     fingerprints: Fingerprints
     payload_type: int
+    max_ptime: int  # ms of sound that a packet to them may hold (RFC 8866 §6.4); we never go below 20
     direction: str
     extensions: Mapping[str, tuple[int, str]]  # URI → (id, the offered direction or "")
     audio: int  # which section
@@ -92,6 +93,7 @@ def parse(text: object) -> Offer:
         password=_ice(carriers, "ice-pwd", 22),
         fingerprints=_fingerprints(_found(carriers, "fingerprint", [])),
         payload_type=_opus(audio),
+        max_ptime=_max_ptime(audio.one("maxptime")),
         direction=_DIRECTIONS[direction],
         extensions=_extensions(audio),
         audio=number,
@@ -163,6 +165,12 @@ def _opus(audio: Section) -> int:
         if usable and number in audio.formats and codec.strip().lower() == "opus/48000/2":
             return int(number)
     raise BadInput("offer a=rtpmap", audio.attributes.get("rtpmap", [None])[0], "offer opus/48000/2 (RFC 7587)")
+
+
+def _max_ptime(value: str | None) -> int:
+    """RFC 7587 §6.1: 120 ms where nothing is said; what is no number says nothing."""
+    value = (value or "").strip()
+    return int(value) if re.fullmatch(r"[0-9]{1,5}", value) else 120
 
 
 def _extensions(audio: Section) -> dict[str, tuple[int, str]]:

@@ -32,6 +32,11 @@ class Port:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
+    def descriptors(self) -> tuple[int, int]:
+        """File descriptors for IPv4 and IPv6, -1 for none; good until ``close``."""
+        return tuple(-1 if each is None else each.fileno() for each in (self._v4, self._v6))  # type: ignore[return-value]
+
+    @property
     def families(self) -> set[int]:
         """4, 6 or both."""
         return {4 if each.family == socket.AF_INET else 6 for each in self._sockets}

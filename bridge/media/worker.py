@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import dataclasses
 import gc
+import itertools
 import logging
 import os
 import secrets
@@ -46,8 +47,10 @@ from bridge.media.control import (
     error_to,
     read,
 )
-from bridge.media.dtls import Identity
-from bridge.media.fanout import fan_out
+from bridge.media.dtls import Identity, Keys
+from bridge.media.fanout import Engine, PythonEngine
+from bridge.media.fanout import Stage as FanOut
+from bridge.media.fanout_native import NativeEngine, NotThere
 from bridge.media.mixer import Mixer, Voice
 from bridge.media.peer import Peer
 from bridge.media.stun import Address
@@ -65,11 +68,12 @@ _MAX_PENDING_OUT = 1 << 20  # bytes waiting for the control process; levels are 
 
 
 class Stage:
-    """The peers of one stage and their mixer."""
+    """The peers of one stage, their mixer and their fan-out."""
 
-    def __init__(self, name: str, bitrate: int) -> None:
+    def __init__(self, name: str, bitrate: int, fan_out: FanOut) -> None:
         self.name = name
         self.mixer = Mixer(bitrate)
+        self.fan_out = fan_out
         self.peers: dict[str, Peer] = {}
         self.leaving: list[Voice] = []  # whose last 10 ms fade out in the next tick
 
@@ -78,13 +82,15 @@ class Worker:
     """Owns the port, the tick's timer and all peers. ``emit`` takes what the control process is told."""
 
     def __init__(self, settings: WorkerSettings, emit: Callable[[Message], None]) -> None:
-        """Raises OSError (port taken) or ValueError (nothing to announce)."""
+        """Raises OSError (port taken) or ValueError (nothing to announce, no such fan-out)."""
         self.settings = settings
         self.identity = Identity()
         self._emit = emit
         self._port = Port(settings.bind, settings.port)
         self.port = self._port.port
         self.addresses = announced(settings.bind, settings.announce, self._port.families)
+        self._engine = self._choose(settings.fan_out)
+        self._seats = itertools.count()
         self._peers: dict[str, Peer] = {}
         self._stages: dict[str, Stage] = {}
         self._by_ufrag: dict[str, Peer] = {}
@@ -95,6 +101,23 @@ class Worker:
         self._lateness: deque[float] = deque(maxlen=_LATENESS)
         self._skipped = self._tick_errors = self._stun_refused = self._junk = self._encodes_gone = 0
         self._logged_at = 0.0
+
+    def _choose(self, wanted: str) -> Engine:
+        """Raises ValueError where C was asked for by name and is not there."""
+        reason = "as asked"
+        if wanted in ("auto", "c"):
+            try:
+                engine = NativeEngine(*self._port.descriptors, self._port.send)
+            except NotThere as error:
+                reason = str(error)
+                if wanted == "c":
+                    self._port.close()
+                    raise ValueError(f"no fan-out in C: {error}") from None
+            else:
+                log.info("fan-out in C")
+                return engine
+        log.log(logging.INFO if wanted == "python" else logging.WARNING, "fan-out in Python: %s", reason)
+        return PythonEngine(self._port.send)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -108,6 +131,7 @@ class Worker:
             self._timer.cancel()
         for peer in list(self._peers.values()):
             self._remove(peer)
+        self._engine.close()
         self._port.close()
 
     # -- requests --------------------------------------------------------------------------------
@@ -153,12 +177,13 @@ class Worker:
             self._remove(known)
         stage = self._stages.get(request.stage)
         if stage is None:
-            stage = self._stages[request.stage] = Stage(request.stage, self.settings.bitrate)
+            stage = self._stages[request.stage] = Stage(request.stage, self.settings.bitrate, self._engine.stage())
         taken = {peer.csrc for peer in stage.peers.values()}
         while csrc == 0 or csrc in taken:
             csrc = secrets.randbits(32)
-        peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now)
+        peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now, next(self._seats))
         self._peers[request.peer] = stage.peers[request.peer] = peer
+        stage.fan_out.add(peer.sender)
         peer.gate(hear=request.hear, speak=request.speak, now=now)
         return peer
 
@@ -176,6 +201,7 @@ class Worker:
         if stage is None:
             return
         stage.peers.pop(peer.name, None)
+        stage.fan_out.remove(peer.sender)
         stage.leaving.append(peer.voice)
         if not stage.peers:
             self._encodes_gone += stage.mixer.encodes
@@ -199,7 +225,8 @@ class Worker:
         if self._by_address.get(address) is peer:
             del self._by_address[address]
 
-    def connected(self, peer: Peer) -> None:
+    def connected(self, peer: Peer, keys: Keys) -> None:
+        self._stages[peer.stage].fan_out.connect(peer.sender, keys)
         self._emit(Connected(peer.name))
 
     def gone(self, peer: Peer, reason: str) -> None:
@@ -269,7 +296,7 @@ class Worker:
         voices += stage.leaving
         stage.leaving = []
         output = stage.mixer.tick(voices, now)
-        fan_out((peer.sender for peer in peers), output, self._tick, self._port.send)
+        stage.fan_out.tick(output, self._tick)
         levels = stage.mixer.levels(voices)
         if levels is not None:
             self._emit(LevelsNow(stage.name, {str(csrc): level for csrc, level in levels.items()}))
@@ -309,7 +336,8 @@ class Worker:
             encodes=self._encodes_gone + sum(each.mixer.encodes for each in self._stages.values()),
             stun_refused=self._stun_refused,
             junk=self._junk,
-            send_errors=self._port.send_errors,
+            send_errors=self._port.send_errors + self._engine.errors,
+            fan_out=self._engine.name,
             cpu_s=time.process_time(),
         )
         return Stats(counters, {name: peer.stats() for name, peer in self._peers.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import secrets
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from bridge.errors import ConfigError, Full, NotFound
 from bridge.ids import PeerId, StageId
-from bridge.media import rtp, stun
+from bridge.media import opus, rtp, stun
 from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.workers import Workers
 from tests.helpers.raw_peer import RawPeer
@@ -153,7 +154,7 @@ async def test_raw_peer_is_heard_and_hears(relay: tuple[Workers, Witness], raw: 
         assert not second.marker
         following = await raw.packet()
         assert (following.sequence - packet.sequence) & 0xFFFF == 1
-        assert (following.timestamp - packet.timestamp) & 0xFFFF_FFFF == 960
+        assert (following.timestamp - packet.timestamp) & 0xFFFF_FFFF == opus.samples_in(packet.payload)
         report = await raw.report()
         info, _ = rtp.parse_rtcp(report)
         assert info is not None
@@ -375,6 +376,45 @@ async def test_one_source_at_a_time_and_few_in_all(relay: tuple[Workers, Witness
     seen = await stats()
     assert seen.packets_in == 20 + 20 + 6  # three sources more were authenticated, two packets of each
     assert seen.refused == 0
+
+
+async def test_listeners_get_sixty_milliseconds_and_speakers_twenty(
+    relay: tuple[Workers, Witness], raw: RawPeer
+) -> None:
+    """… and nothing is lost or comes twice when somebody is promoted, or steps down."""
+    workers, _ = relay
+    await join(workers, raw, speak=False)
+    await raw.check()
+    await raw.handshake()
+    async with on_stage(workers, ("ava", True)) as (ava,):
+        ava.client.say(440)
+        packets = [await raw.packet()]
+
+        async def row_of(samples: int, count: int = 10) -> None:
+            async with asyncio.timeout(HANG_S):
+                while {opus.samples_in(each.payload) for each in packets[-count:]} != {samples}:
+                    packets.append(await raw.packet())
+
+        await row_of(2880)
+        for speak, samples in ((True, 960), (False, 2880)):
+            await workers.gate(PeerId("raw"), hear=True, speak=speak)
+            await row_of(samples)
+    start = next(number for number, each in enumerate(packets) if opus.samples_in(each.payload) == 2880)
+    for packet, following in itertools.pairwise(packets[start:]):
+        assert (following.sequence - packet.sequence) & 0xFFFF == 1
+        assert (following.timestamp - packet.timestamp) & 0xFFFF_FFFF == opus.samples_in(packet.payload)
+
+
+async def test_nobody_gets_more_in_a_packet_than_they_take(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    workers, _ = relay
+    raw.max_ptime = 40
+    await join(workers, raw, speak=False)
+    await raw.check()
+    await raw.handshake()
+    async with on_stage(workers, ("ava", True)) as (ava,):
+        ava.client.say(440)
+        lengths = [opus.samples_in((await raw.packet()).payload) for _ in range(60)]
+        assert max(lengths) == 1920
 
 
 async def test_limits_and_taken_port() -> None:

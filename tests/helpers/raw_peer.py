@@ -32,6 +32,7 @@ a=mid:0\r
 a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r
 a=extmap:2/recvonly urn:ietf:params:rtp-hdrext:csrc-audio-level\r
 a={direction}\r
+a=maxptime:{max_ptime}\r
 a=rtpmap:111 opus/48000/2\r
 a=rtpmap:63 red/48000/2\r
 a=rtpmap:110 telephone-event/48000\r
@@ -51,6 +52,7 @@ class RawPeer:
         self.main = self.new_socket()
         self.answers_checks = True
         self.direction = "sendrecv"
+        self.max_ptime = 120
         self.checks_seen = 0
         self.ssrc, self.sequence, self.timestamp = secrets.randbits(32) or 1, 65_530, 2**32 - 4800  # both wrap soon
         self._encoder = opus.Encoder()
@@ -70,6 +72,7 @@ class RawPeer:
         return OFFER.format(
             session=self._session,
             direction=self.direction,
+            max_ptime=self.max_ptime,
             ufrag=self.ufrag,
             password=self.password,
             fingerprint=self.fingerprint,

@@ -54,13 +54,21 @@ class Witness:
 Backend = Callable[[Witness], Awaitable[Workers]]
 
 
-async def own_worker(witness: Witness) -> Workers:
-    workers = Workers(WorkerSettings(), witness)
+async def fan_out_in_c(witness: Witness) -> Workers:
+    return await _started(WorkerSettings(fan_out="c"), witness)
+
+
+async def fan_out_in_python(witness: Witness) -> Workers:
+    return await _started(WorkerSettings(fan_out="python"), witness)
+
+
+async def _started(settings: WorkerSettings, witness: Witness) -> Workers:
+    workers = Workers(settings, witness)
     await workers.start()
     return workers
 
 
-BACKENDS: list[Backend] = [own_worker]
+BACKENDS: list[Backend] = [fan_out_in_c, fan_out_in_python]
 
 
 @asynccontextmanager

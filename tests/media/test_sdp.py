@@ -70,6 +70,17 @@ def test_direction(offered: str, ours: str) -> None:
     assert f"a={ours}\r\n" in answered(GOOD.replace("a=recvonly", f"a={offered}"))
 
 
+@pytest.mark.parametrize(
+    ("line", "longest"),
+    [("", 120), ("a=maxptime:40\n", 40), ("a=maxptime:x\n", 120), ("a=maxptime:\n", 120), ("a=maxptime:²\n", 120)],
+)
+def test_how_much_sound_a_packet_may_hold(line: str, longest: int) -> None:
+    assert (
+        sdp.parse(re.sub(r"a=maxptime.*\n", "", GOOD).replace("a=recvonly\n", f"{line}a=recvonly\n")).max_ptime
+        == longest
+    )
+
+
 def test_extensions_as_offered_and_no_others() -> None:
     offer = GOOD.replace(
         "a=recvonly\n",

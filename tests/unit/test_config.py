@@ -160,6 +160,7 @@ def test_equal_tokens_are_refused(tmp_path: Path) -> None:
         ("media:\n  port: true", "config.yaml:4: media.port: True cannot be used; give a whole number"),
         ("media:\n  port: 7400.0", "config.yaml:4: media.port: 7400.0 cannot be used; give a whole number"),
         ("media:\n  port: -1", "config.yaml:4: media.port: -1 cannot"),
+        ("media:\n  listener_packet_ms: 30", "media.listener_packet_ms: 30 cannot be used; give 20, 40 or 60"),
         ("media: 5", "config.yaml:3: media: 5 cannot be used; write `key: value` lines"),
         ("media:\n  announce: 203.0.113.7", "media.announce: '203.0.113.7' cannot be used; give a list of texts"),
         ("media:\n  announce: [stage.example.org]", "'stage.example.org' is no IP address"),
