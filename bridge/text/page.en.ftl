@@ -41,6 +41,7 @@ audience-tile = { $n ->
    *[other] One tile is { $n } listeners
   }
 audience-empty = No listeners yet
+talks = is talking
 and-more = +{ $count }
 
 ## Dock
@@ -161,6 +162,8 @@ language = Language
 appearance = Appearance
 theme-light = Day
 theme-dark = Night
+sounds = Small sounds
+sounds-hint = When you are invited, when your microphone opens or closes
 single-keys = Single keys
 single-keys-hint = M microphone, H hand
 signed-in-as = You are here as { $user }

@@ -38,6 +38,7 @@ audience-tile = { $n ->
    *[other] هر کاشی { $n } شنونده است
   }
 audience-empty = هنوز شنونده‌ای نیست
+talks = صحبت می‌کند
 and-more = { $count }+
 
 ## Dock
@@ -160,6 +161,8 @@ language = زبان
 appearance = نما
 theme-light = روز
 theme-dark = شب
+sounds = صداهای کوچک
+sounds-hint = وقتی دعوت می‌شوید، و وقتی میکروفونتان باز یا بسته می‌شود
 single-keys = کلیدهای تکی
 single-keys-hint = M میکروفون، H دست
 signed-in-as = با نام { $user } اینجایید

@@ -16,6 +16,7 @@ import { lang, microphone as chosenMicrophone, volume } from "./preferences";
 import { createStage, mayHoldMic, withPatch, withSnapshot } from "./stage";
 import type { Closing, Stage } from "./stage";
 import { Desk } from "./desk";
+import { Sounds, soundWhatHappens } from "./sounds";
 import { t } from "./words";
 
 const WISH_LIMIT = 15_000; // ms a hand may be on its way before we say that nothing came back
@@ -30,6 +31,7 @@ export class Page {
   private readonly audio: PageAudio;
   private readonly connection: Connection;
   private readonly store: LinkStore;
+  private readonly sounds = new Sounds();
   private readonly stops: (() => void)[] = [];
   private wishTimer: ReturnType<typeof setTimeout> | undefined;
   private joined = false; // on this socket the sound was offered
@@ -64,6 +66,7 @@ export class Page {
     this.stops.push(
       effect(() => void (element.volume = volume.value)),
       this.noteReturns(),
+      soundWhatHappens(this.stage, (name) => this.sounds.play(name)),
     );
   }
 
@@ -80,6 +83,7 @@ export class Page {
     this.lights.stop();
     this.desk.clear();
     for (const each of this.stops.splice(0)) each();
+    this.sounds.close();
   }
 
   // -- what a person does ------------------------------------------------------------------------

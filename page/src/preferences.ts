@@ -1,4 +1,4 @@
-/** What a person chose on this device: language, theme, volume, microphone, single keys. The first paint's copy of these rules is public/theme.js. */
+/** What a person chose on this device: language, theme, volume, microphone, sounds, single keys. The first paint's copy of these rules is public/theme.js. */
 import { effect, signal } from "@preact/signals";
 
 export type Lang = "fa" | "en";
@@ -28,6 +28,7 @@ export const lang = signal<Lang>(root.lang === "fa" ? "fa" : "en");
 export const theme = signal<Theme>(root.dataset.theme === "dark" ? "dark" : "light");
 export const volume = signal(volumeKept >= 0 && volumeKept <= 1 ? volumeKept : 1);
 export const microphone = signal(kept("microphone") ?? "");
+export const sounds = signal(kept("sounds") !== "off");
 export const singleKeys = signal(kept("keys") !== "off");
 
 export function chooseLang(value: Lang): void {
@@ -48,6 +49,11 @@ export function chooseVolume(value: number): void {
 export function chooseMicrophone(id: string): void {
   microphone.value = id;
   keep("microphone", id);
+}
+
+export function chooseSounds(on: boolean): void {
+  sounds.value = on;
+  keep("sounds", on ? "on" : "off");
 }
 
 export function chooseSingleKeys(on: boolean): void {

@@ -14,6 +14,7 @@ import { People, watchWidth, wide } from "./people";
 import { EndButton } from "./settings";
 import { Door, Sheets } from "./sheets";
 import { Bar, Title } from "./top";
+import { Unseen } from "./unseen";
 import { Yard } from "./yard";
 
 export function App({ controls }: { controls: Controls }) {
@@ -51,6 +52,7 @@ function StagePage() {
         {wide.value && begun && <Panel />}
       </div>
       <section class={`floating ${toast === null ? "" : "floating-toast"} ${sheetOpen ? "floating-up" : ""}`} aria-label={t("messages")}>
+        {begun && !sheetOpen && <Unseen />}
         <Floating />
       </section>
       {door ? <Door /> : <Sheets />}

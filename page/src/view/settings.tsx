@@ -5,11 +5,13 @@ import {
   chooseLang,
   chooseMicrophone,
   chooseSingleKeys,
+  chooseSounds,
   chooseTheme,
   chooseVolume,
   lang,
   microphone,
   singleKeys,
+  sounds,
   theme,
   volume,
 } from "../preferences";
@@ -50,16 +52,8 @@ export function SettingsSheet() {
           { value: "dark", label: t("theme-dark"), icon: "moon" },
         ]}
       />
-      <Row label={t("single-keys")} hint={t("single-keys-hint")}>
-        <input
-          type="checkbox"
-          role="switch"
-          class="switch"
-          aria-label={t("single-keys")}
-          checked={singleKeys.value}
-          onChange={(event) => chooseSingleKeys(event.currentTarget.checked)}
-        />
-      </Row>
+      <Switch testid="sounds" label={t("sounds")} hint={t("sounds-hint")} on={sounds.value} onChoose={chooseSounds} />
+      <Switch testid="single-keys" label={t("single-keys")} hint={t("single-keys-hint")} on={singleKeys.value} onChoose={chooseSingleKeys} />
       <p class="small mute-2 settings-foot">
         {me?.user != null && <span>{t("signed-in-as", { user: me.user })}</span>}
         <span>{t("not-e2ee")}</span>
@@ -97,6 +91,30 @@ function Row({ label, hint, children }: { label: string; hint?: string; children
       </span>
       {children}
     </div>
+  );
+}
+
+interface SwitchProps {
+  label: string;
+  hint: string;
+  testid: string;
+  on: boolean;
+  onChoose(on: boolean): void;
+}
+
+function Switch({ label, hint, testid, on, onChoose }: SwitchProps) {
+  return (
+    <Row label={label} hint={hint}>
+      <input
+        type="checkbox"
+        role="switch"
+        class="switch"
+        aria-label={label}
+        checked={on}
+        onChange={(event) => onChoose(event.currentTarget.checked)}
+        data-testid={testid}
+      />
+    </Row>
   );
 }
 
