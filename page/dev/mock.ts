@@ -50,6 +50,30 @@ function many(): Person[] {
   return [...speakers(), ...more.map((user, i) => person(user, "speaker", i % 3 === 1 ? "on" : "off", 10 + i))];
 }
 
+/** Names as people have them: long, of one word, in the other direction, with signs that have none. */
+const ODD_NAMES = [
+  "محمدحسین بهجت تبریزی (شهریار)", "Maximiliane-Theodora von Hohenschwangau-Lichtenstein", "سارا 🌙", "🎧🎶", "Ada", "علیرضا قربانی‌نژاد شاندیز", "O’Neill, Seán",
+  "@reza", "نازنین Moghaddam", "Kian 🇮🇷 (he/him)", "ژ", "Wolfeschlegelsteinhausenbergerdorff", "بی‌بی‌خانم استرآبادی", "李清照", "שירה כהן", "Zoë", "1984", "دکتر فاطمه‌سادات موسوی", "…", "مهسا",
+];
+
+function oddNamed(count: number, from: number): { user: string; name: string }[] {
+  return Array.from({ length: count }, (_, i) => ({ user: id(`odd${from + i}`), name: ODD_NAMES[(from + i) % ODD_NAMES.length]! }));
+}
+
+function crowd(state: State, moderates: boolean): State {
+  const onStage = oddNamed(20, 0).map(({ user, name }, i) => ({
+    ...person("x", i === 0 ? "host" : i < 3 ? "moderator" : "speaker", i % 3 === 1 ? "off" : "on", i + 1), user, name,
+  }));
+  const seated = oddNamed(64, 20).map((each, i) => ({ ...each, hand: i % 7 === 2 }));
+  const hands = seated.filter((each) => each.hand).map(({ user, name }, i) => ({ user, name, ts: Date.now() - (9 - i) * MINUTE, note: i % 2 === 0 ? "یک پرسش دربارهٔ Sonnet 18 و وزن آن در فارسی، اگر وقت شد" : "A short one", via: "web" as const }));
+  const title = { room_name: pick("انجمن دوستداران شعر و موسیقی ایران‌زمین: نشست صد و بیست و سوم", "The Society of Friends of Poetry and Music: evening one hundred and twenty-three"), topic: "Rumi، حافظ، and everything between" };
+  return {
+    ...state, speakers: onStage, audience: { count: 1312, hands: hands.length, faces: seated }, spoke: onStage,
+    stage: state.stage && { ...state.stage, ...title },
+    ...(moderates && { me: { ...MODERATOR, user: onStage[1]!.user, name: onStage[1]!.name }, queue: hands, mic: onMic }),
+  };
+}
+
 function queue(now: number): Hand[] {
   const hand = (user: string, minutes: number, note: string): Hand => ({ user: id(user), name: named(user), ts: now - minutes * MINUTE, note, via: "web" });
   return [
@@ -124,6 +148,10 @@ const closing =
 const STATES: Record<string, Change> = {
   listener: (s) => s,
   many: (s) => ({ ...s, speakers: many(), audience: { ...s.audience, count: 4120 } }),
+  crowd: (s) => crowd(s, false),
+  crowddesk: (s) => crowd(s, true),
+  crowdpeople: (s, desk) => (desk.open({ kind: "people" }), (desk.tab.value = "people"), crowd(s, true)),
+  crowdhands: (s, desk) => (desk.open({ kind: "hands" }), crowd(s, true)),
   small: (s) => ({ ...s, speakers: s.speakers.slice(0, 2), audience: { count: 3, hands: 0, faces: faces().slice(4, 7) } }),
   empty: (s) => ({ ...s, speakers: [], audience: { count: 0, hands: 0, faces: [] } }),
   note: (s, desk) => (desk.open({ kind: "hand" }), s),

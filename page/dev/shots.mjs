@@ -14,9 +14,9 @@ import puppeteer from "puppeteer-core";
 import { createServer } from "vite";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
-const SIZES = { phone: [390, 844], desktop: [1280, 800], small: [320, 640] };
+const SIZES = { phone: [390, 844], desktop: [1280, 800], small: [320, 640], landscape: [844, 390], full: [1920, 1080] };
 const STATES = [
-  "listener", "many", "small", "empty", "note", "pending", "raised", "closed", "invited", "connecting", "reconnecting", "blocked", "full", "door",
+  "listener", "many", "crowd", "crowddesk", "crowdpeople", "crowdhands", "small", "empty", "note", "pending", "raised", "closed", "invited", "connecting", "reconnecting", "blocked", "full", "door",
   "guest", "people", "settings", "on", "off", "asking", "silent", "muted", "denied", "coming", "device", "desk", "moderator", "nohands", "person",
   "undo", "end", "deskmenu", "topic", "ended", "expired", "membership", "removed", "elsewhere", "left",
 ];
@@ -39,7 +39,7 @@ const outAt = args.indexOf("--out");
 const out = keep ? join(ROOT, "../docs/screens") : outAt >= 0 ? args[outAt + 1] : mkdtempSync(join(tmpdir(), "eyvan-shots-"));
 const named = args.filter((each, i) => !each.startsWith("--") && (outAt < 0 || i !== outAt + 1));
 
-/** Each state on the phone in both languages and themes crosswise, on the desktop once, at 320 px in Persian. */
+/** Each state on the phone in both languages and themes crosswise, on the desktop once, at 320 px and on its side in both languages. */
 function* plan() {
   if (keep) return yield* KEEP;
   for (const state of named.length > 0 ? named : STATES) {
@@ -49,6 +49,9 @@ function* plan() {
     yield [state, "desktop", "en", "light"];
     yield [state, "small", "fa", "light"];
     yield [state, "small", "en", "light"];
+    yield [state, "landscape", "fa", "light"];
+    yield [state, "landscape", "en", "dark"];
+    if (state.startsWith("crowd")) yield* [[state, "full", "fa", "light"], [state, "full", "en", "dark"]];
   }
 }
 

@@ -60,10 +60,11 @@ export function fromTo(start: number, end: number): string {
   return t("from-to", { day, start: time.format(start), end: time.format(end) });
 }
 
-/** The first sign of a name, for a face without a picture. */
+/** The first sign of a name as its owner writes it, for a face without a picture: whole, be it a flag or a letter with marks. */
 export function initial(name: string): string {
-  const sign = [...name.replace(/^[@#!+\s]+/, "")][0] ?? "؟";
-  return sign.toLocaleUpperCase();
+  const from = name.replace(/^[\p{P}+\s]+/u, "") || name;
+  const sign = typeof Intl.Segmenter === "function" ? new Intl.Segmenter().segment(from).containing(0)?.segment : [...from][0];
+  return sign?.toLocaleUpperCase() ?? "؟";
 }
 
 /** One of eight face colours by a hash of the user id (FNV-1a), the same on every device. */

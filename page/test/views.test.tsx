@@ -51,6 +51,49 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
+describe("whoever talks out of sight", () => {
+  let see: (user: string, ratio: number) => void;
+  beforeEach(() => {
+    vi.stubGlobal("IntersectionObserver", class {
+      nodes: HTMLElement[] = [];
+      constructor(told: (entries: object[]) => void) {
+        see = (user, intersectionRatio) =>
+          void act(() => told(this.nodes.filter((each) => each.dataset.user === user).map((target) => ({ target, intersectionRatio }))));
+      }
+      observe(node: HTMLElement): void {
+        this.nodes.push(node);
+      }
+      disconnect(): void {}
+    });
+  });
+  it("is named above the dock until the niche is in view again", () => {
+    show("listener"); // Maryam and Sara talk
+    expect(all("unseen")).toHaveLength(0);
+    see("@kian:bagh.example", 0);
+    expect(all("unseen")).toHaveLength(0);
+    see("@sara:bagh.example", 0.2);
+    expect(one("unseen").textContent).toMatch(/Sara.* is talking/);
+    see("@maryam:bagh.example", 0);
+    expect(one("unseen").textContent).toMatch(/Maryam.* is talking \+.?1/);
+    see("@maryam:bagh.example", 1);
+    see("@sara:bagh.example", 1);
+    expect(all("unseen")).toHaveLength(0);
+  });
+  it("brings the niche into view at a press", () => {
+    const scrolled: string[] = [];
+    show("listener");
+    for (const each of all("speaker")) each.scrollIntoView = () => void scrolled.push(each.dataset.user ?? "");
+    see("@sara:bagh.example", 0);
+    press("unseen");
+    expect(scrolled).toEqual(["@sara:bagh.example"]);
+  });
+  it("is not oneself", () => {
+    show("on"); // Shirin, whose page it is, talks
+    see(SHIRIN, 0);
+    expect(all("unseen")).toHaveLength(0);
+  });
+});
+
 describe("the stage", () => {
   it("shows who is there, in which role, with which microphone, and who talks", () => {
     show("listener");

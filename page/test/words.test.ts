@@ -72,6 +72,7 @@ describe("sentences", () => {
 describe("faces", () => {
   it("take the first sign of a name, whatever its script", () => {
     expect([initial("مریم"), initial("jonas"), initial("@bob:a"), initial("🌹 Rose"), initial("")]).toEqual(["م", "J", "B", "🌹", "؟"]);
+    expect([initial("🇮🇷 Kian"), initial("(Ann)"), initial("«مهسا»"), initial("…"), initial("e\u0301mile")]).toEqual(["🇮🇷", "A", "م", "…", "E\u0301"]);
   });
   it("have one of eight colours, the same for the same person", () => {
     expect(faceColour("@maryam:bagh")).toBe(faceColour("@maryam:bagh"));

@@ -80,9 +80,8 @@ function Panel() {
             {t("tab-people")}
           </button>
         </div>
-      ) : (
-        <h2 class="panel-title">{t("people-title")}</h2>
-      )}
+      ) : null}
+      <h2 class={moderates ? "vh" : "panel-title"}>{t(tab === "hands" ? "hands-title" : "people-title")}</h2>
       <div id="tab-body" class="panel-body" role={moderates ? "tabpanel" : undefined} aria-labelledby={moderates ? `tab-${tab}` : undefined}>
         {tab === "hands" ? <Hands /> : <People />}
       </div>

@@ -8,7 +8,7 @@ import { Icon } from "./icon";
 import type { IconName } from "./icon";
 import { Note } from "./notes";
 import { RoomLink } from "./settings";
-import { HallFrame, Name, Niche } from "./shapes";
+import { HallFrame, Line, Niche } from "./shapes";
 import { titleOf } from "./top";
 
 const FACES = 4;
@@ -50,7 +50,7 @@ function Ended() {
             <span key={each.user} class="sp tiny">
               <Niche user={each.user} name={each.name} />
               <span class="name">
-                <Name>{each.name}</Name>
+                <Line>{each.name}</Line>
               </span>
             </span>
           ))}

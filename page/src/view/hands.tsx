@@ -5,7 +5,7 @@ import { duration, number, t } from "../words";
 import { useDeeds } from "./deeds";
 import { useControls } from "./context";
 import { Icon } from "./icon";
-import { Dot, Name } from "./shapes";
+import { Dot, Line, Name } from "./shapes";
 import { Sheet } from "./sheet";
 
 export function HandsSheet() {
@@ -91,7 +91,7 @@ function HandRow({ hand }: { hand: Hand }) {
         <span class="who">
           <Name>{hand.name}</Name>
         </span>
-        <span class="said">{hand.note === "" ? t("no-note") : <Name>{hand.note}</Name>}</span>
+        <span class="said">{hand.note === "" ? t("no-note") : <Line>{hand.note}</Line>}</span>
       </span>
       <button
         type="button"

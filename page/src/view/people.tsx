@@ -40,6 +40,7 @@ export function PeopleSheet() {
   );
 }
 
+/** Under a heading of the second level, which the sheet or the panel gives. */
 export function People() {
   const { speakers, audience } = useControls().stage.state.value;
   const [sought, setSought] = useState("");

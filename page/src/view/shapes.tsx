@@ -74,3 +74,12 @@ export function Dot({ user, name, hand = false }: { user: string; name: string; 
 export function Name({ children }: { children: string }) {
   return <bdi dir="auto">{children}</bdi>;
 }
+
+/** A name where there is one line for it: cut at its own end, whichever way the page runs. */
+export function Line({ children }: { children: string }) {
+  return (
+    <bdi dir="auto" class="line">
+      {children}
+    </bdi>
+  );
+}

@@ -4,7 +4,7 @@ import type { Person } from "../messages";
 import { t } from "../words";
 import { useControls } from "./context";
 import { Icon } from "./icon";
-import { Name, Niche } from "./shapes";
+import { Line, Niche } from "./shapes";
 
 export const ROLE_KEY = {
   host: "role-host",
@@ -47,7 +47,7 @@ export function Speaker({ person, middle = false, tabIndex, onFocus }: SpeakerPr
       <Niche user={person.user} name={person.name}>
         <MicMark person={person} />
       </Niche>
-      <span class="name">{self ? t("you") : <Name>{person.name}</Name>}</span>
+      <span class="name">{self ? t("you") : <Line>{person.name}</Line>}</span>
       <span class={self || person.role !== "speaker" ? "role" : "vh"}>{t(ROLE_KEY[person.role])}</span>
       <span class="vh">{spoken(person, talking)}</span>
     </button>
