@@ -30,6 +30,7 @@ mic-is-on = microphone on
 mic-is-off = microphone off
 mic-is-muted = muted by a moderator
 is-talking = talking
+coming-up = Coming up
 not-here = Not here at the moment
 audience = Audience
 hands-are-up = { $hands ->

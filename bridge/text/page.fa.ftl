@@ -30,6 +30,7 @@ mic-is-on = میکروفون روشن
 mic-is-off = میکروفون خاموش
 mic-is-muted = صدا بسته از سوی گرداننده
 is-talking = در حال صحبت
+coming-up = در راه صحنه
 not-here = فعلاً اینجا نیست
 audience = شنوندگان
 hands-are-up = دست بالا

@@ -28,7 +28,8 @@ export function Speaker({ person, middle = false, tabIndex, onFocus }: SpeakerPr
   useLayoutEffect(() => (node.current ? lights.attach(person.user, node.current) : undefined), [lights, person.user]);
   const talking = lights.talking.value.has(person.user);
   const self = stage.state.value.me?.user === person.user;
-  const classes = ["sp", middle && "sp-middle", talking && "talking", !person.connected && "away"].filter(Boolean).join(" ");
+  const coming = self && stage.standing.value === "coming";
+  const classes = ["sp", middle && "sp-middle", talking && "talking", !person.connected && "away", coming && "coming"].filter(Boolean).join(" ");
   return (
     <button
       ref={node}
@@ -43,13 +44,14 @@ export function Speaker({ person, middle = false, tabIndex, onFocus }: SpeakerPr
       data-mic={person.mic}
       data-talking={String(talking)}
       data-connected={String(person.connected)}
+      data-state={coming ? "coming" : "stage"}
     >
       <Niche user={person.user} name={person.name}>
         <MicMark person={person} />
       </Niche>
       <span class="name">{self ? t("you") : <Line>{person.name}</Line>}</span>
-      <span class={self || person.role !== "speaker" ? "role" : "vh"}>{t(ROLE_KEY[person.role])}</span>
-      <span class="vh">{spoken(person, talking)}</span>
+      <span class={self || person.role !== "speaker" ? "role" : "vh"}>{t(coming ? "coming-up" : ROLE_KEY[person.role])}</span>
+      {!coming && <span class="vh">{spoken(person, talking)}</span>}
     </button>
   );
 }
