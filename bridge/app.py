@@ -138,6 +138,8 @@ class App:
             max_peers=media.max_peers,
             bitrate=media.bitrate,
             listener_packet_ms=media.listener_packet_ms,
+            tcp=media.tcp,
+            tcp_announce_port=media.tcp_announce_port,
         )
 
     def _world(self, outgoing: Outgoing, workers: Workers, store: DatabaseStore, signer: LinkSigner) -> World:

@@ -172,10 +172,15 @@ class WebConfig:
 
 @dataclass(frozen=True, slots=True)
 class MediaConfig:
-    """The sound. One UDP port carries everybody's; open it in the firewall."""
+    """The sound. One port carries everybody's, by UDP and where that is blocked by TCP; open both in the firewall."""
 
     bind: str = key("0.0.0.0", "Address to receive on; 0.0.0.0 is every IPv4 interface.", _HOST)  # noqa: S104
-    port: int = key(7400, "UDP port.", _PORT)
+    port: int = key(7400, "UDP port, and TCP port.", _PORT)
+    tcp: bool = key(True, "Also take sound by TCP (ICE-TCP), for people whose network lets no UDP through.")
+    tcp_announce_port: int = key(
+        0, "The TCP port that browsers are told, where something forwards it to ours: 443 passes almost everywhere, "
+        "but needs a public address (Chromium refuses it at private ones). 0: media.port.", _between(0, 65535),
+    )  # fmt: skip
     announce: tuple[str, ...] = key(
         (), "Addresses at which browsers reach the port: yours from outside if you are behind NAT. Empty: those of the "
         "interface. Nobody else is ever asked (no STUN server).", _addresses,

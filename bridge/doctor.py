@@ -30,7 +30,7 @@ import aiohttp
 import ifaddr
 from aiohttp import web
 
-from bridge.config import Config, load_config
+from bridge.config import Config, MediaConfig, load_config
 from bridge.errors import ConfigError, EyvanError, shown
 from bridge.store import open_store
 
@@ -160,6 +160,25 @@ async def check_udp(patient: Patient) -> Finding:
         return bad("sound port", f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port")
 
 
+async def check_tcp(patient: Patient) -> Finding:
+    media = patient.config.media
+    where = f"TCP {media.bind} port {media.port}"
+    if not media.tcp:
+        return warn("sound by TCP", "off: where a network blocks UDP nothing is heard; set media.tcp to true")
+    told = media.tcp_announce_port or media.port
+    forwarded = f", and port {told} forwarded to it" if told != media.port else ""
+    try:
+        with _bound(media.bind, media.port, socket.SOCK_STREAM):
+            return good("sound by TCP", f"{where} can be bound; see that the firewall lets it in{forwarded}")
+    except OSError as fault:
+        if fault.errno == errno.EADDRINUSE and patient.running:
+            return good("sound by TCP", f"{where} is taken, by the running bridge it seems")
+        return bad(
+            "sound by TCP",
+            f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port, or media.tcp: false",
+        )
+
+
 async def check_announce(patient: Patient) -> Finding:
     media = patient.config.media
     texts = media.announce or tuple(_own_addresses(media.bind))
@@ -171,18 +190,32 @@ async def check_announce(patient: Patient) -> Finding:
     if unusable:
         return bad("addresses", f"no browser elsewhere reaches {', '.join(unusable)}; take it out of media.announce")
     private = [each for each in addresses if each.is_private]
-    if private and media.port in (80, 443):
-        # libwebrtc's VerifyCandidate, which Chromium runs on each candidate.
-        return warn(
-            "addresses",
-            f"Chromium refuses port {media.port} at the private address {private[0]}; set media.port above 1023",
-        )
+    refused = _refused_by_chromium(media, private)
+    if refused is not None:
+        return refused
     if len(private) == len(addresses):
         return warn(
             "addresses",
             f"{shown_}: private, so only your own network reaches it; set media.announce to the address from outside",
         )
     return good("addresses", f"browsers are told {shown_}")
+
+
+def _refused_by_chromium(
+    media: MediaConfig, private: list[ipaddress.IPv4Address | ipaddress.IPv6Address]
+) -> Finding | None:
+    """libwebrtc's VerifyCandidate, which Chromium runs on each candidate: of the ports below 1024 it takes 80 and
+    443 alone, and these not at a private address."""
+    told = {"media.port": media.port}
+    if media.tcp and media.tcp_announce_port:
+        told["media.tcp_announce_port"] = media.tcp_announce_port
+    for name, port in told.items():
+        if port in (80, 443) and private:
+            text = f"Chromium refuses port {port} at the private address {private[0]}; set {name} above 1023"
+            return warn("addresses", text)
+        if port < 1024 and port not in (80, 443):
+            return warn("addresses", f"Chromium refuses port {port}; set {name} above 1023, or to 443")
+    return None
 
 
 async def check_page(patient: Patient) -> Finding:
@@ -334,6 +367,7 @@ CHECKS: tuple[Callable[[Patient], Awaitable[Finding]], ...] = (
     check_token,
     check_way_back,
     check_udp,
+    check_tcp,
     check_announce,
     check_public_url,
     check_page,
@@ -364,6 +398,8 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
     bound = socket.socket(family, kind)
     try:
+        if kind == socket.SOCK_STREAM:  # as the relay does: connections that have ended do not hold the port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError:
         bound.close()

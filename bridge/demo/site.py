@@ -66,15 +66,17 @@ def _local(address: str) -> bool:
     return parsed.is_loopback or parsed.is_link_local
 
 
-def _free(address: str, port: int, kind: socket.SocketKind) -> bool:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        if kind == socket.SOCK_STREAM:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-        return True
+def _free(address: str, port: int, *kinds: socket.SocketKind) -> bool:
+    """Whether all these sockets can be had there."""
+    for kind in kinds:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                return False
+    return True
 
 
 @dataclass(slots=True)
@@ -174,14 +176,12 @@ class Site:
             )
 
     def _port(self, name: str, earlier: int | None) -> int:
-        address, kind = {
-            "media": (self.address, socket.SOCK_DGRAM),
-            "web": (self.page_address, socket.SOCK_STREAM),
-        }.get(name, (LOOPBACK, socket.SOCK_STREAM))
+        address = {"media": self.address, "web": self.page_address}.get(name, LOOPBACK)
+        kinds = [socket.SOCK_STREAM] + ([socket.SOCK_DGRAM] if name == "media" else [])
         tries = [earlier] if earlier else []
         tries += random.sample(_RANGE, 200)
         for port in tries:
-            if port not in self.ports.values() and _free(address, port, kind):
+            if port not in self.ports.values() and _free(address, port, *kinds):
                 return port
         raise ConfigError(f"{name}: no free port on {address} between {_RANGE[0]} and {_RANGE[-1]}; close some")
 

@@ -37,6 +37,8 @@ class WorkerSettings:
     fan_out: str = "auto"  # "c", "python", or auto: C where it is there
     silent_s: float = 15.0  # heard nothing from a peer for so long: stop sending to it (decisions 1.8)
     gone_s: float = 30.0  # … and so long: it is gone (RFC 7675 §5.1)
+    tcp: bool = True  # also take ICE-TCP, at the same port number
+    tcp_announce_port: int = 0  # what our answers say instead, where something forwards it to us; 0: the port itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class PeerStats:
     remote_loss: float = 0.0  # fraction, as the last receiver report told (RFC 3550 §6.4.1)
     rtt_s: float | None = None
     srtp_profile: str = ""
+    path: str = ""  # "udp" or "tcp": how what we send goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,11 @@ class WorkerCounters:
     send_errors: int = 0
     fan_out: str = ""  # the engine: "C" or "Python"
     cpu_s: float = 0.0
+    streams: int = 0  # TCP connections now
+    streams_refused: int = 0  # closed without a check that holds: junk, silence, no place
+    stream_drops: int = 0  # packets that TCP connections were too slow for
+    moved_to_tcp: int = 0  # connected peers whose path went from UDP to TCP …
+    moved_to_udp: int = 0  # … and back
 
 
 @dataclass(frozen=True, slots=True)

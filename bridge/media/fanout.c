@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 
 enum {
-    VERSION = 1,         /* of the layout below; fanout_native.py refuses another */
+    VERSION = 2,         /* of the layout below; fanout_native.py refuses another */
     TICKS = 3,           /* the longest packet we send: 60 ms */
     SAMPLES = 960,       /* of one tick at 48 kHz */
     MAX_CSRC = 15,       /* RFC 3550 5.1: four bits */
@@ -26,6 +26,7 @@ enum {
     MAX_HEAD = 12 + 4 * MAX_CSRC + 4 + 20,
     TAG = 16,
     SALT = 12,
+    STREAM = 8,          /* size of an address that is a TCP connection's number */
     MAX_DATAGRAM = MAX_HEAD + MAX_FRAME + TAG,
     BATCH = 64,          /* more do not save anything that can be measured: a datagram takes the kernel 5 us */
     GET_TAG = 0x10,      /* EVP_CTRL_AEAD_GET_TAG */
@@ -42,7 +43,7 @@ struct sender {
     uint16_t stream;
     uint8_t payload_type, level_id, csrc_level_id, period, phase, keep_alive, quiet, address_size;
     uint8_t salt[SALT];
-    uint8_t address[28]; /* sockaddr_in or sockaddr_in6 */
+    uint8_t address[28]; /* sockaddr_in, sockaddr_in6, or the number of a TCP connection as uint64_t */
 };
 
 struct frame {
@@ -79,9 +80,14 @@ struct batch {
     uint8_t data[BATCH][MAX_DATAGRAM];
 };
 
+/* Takes a datagram for a TCP connection; copies what it keeps. */
+typedef void to_stream(uint64_t number, const uint8_t *datagram, size_t size);
+
 struct engine {
     uint64_t errors;
+    to_stream *to_stream;
     struct batch v4, v6;
+    uint8_t for_stream[MAX_DATAGRAM];
 };
 
 static struct {
@@ -124,11 +130,12 @@ static void prepare(struct batch *batch, int socket)
     }
 }
 
-/* Sockets of both families, -1 for none. NULL without memory. */
-struct engine *eyvan_new(int v4, int v6)
+/* UDP sockets of both families, -1 for none. NULL without memory. */
+struct engine *eyvan_new(int v4, int v6, to_stream *to_stream)
 {
     struct engine *engine = calloc(1, sizeof *engine);
     if (engine) {
+        engine->to_stream = to_stream;
         prepare(&engine->v4, v4);
         prepare(&engine->v6, v6);
     }
@@ -333,13 +340,26 @@ static void flush(struct engine *engine, struct batch *batch)
 
 static void send_piece(struct engine *engine, struct sender *sender, const struct piece *piece)
 {
+    int by_tcp = sender->address_size == STREAM;
     struct batch *batch = sender->address_size == 16 ? &engine->v4 : &engine->v6;
-    if (batch->socket < 0)
+    if (!by_tcp && batch->socket < 0)
         return;
-    size_t size = protect(batch->data[batch->count], sender, piece);
+    uint8_t *data = by_tcp ? engine->for_stream : batch->data[batch->count];
+    size_t size = protect(data, sender, piece);
     sender->index++; /* also after a failure: no number is used twice with one key */
     if (!size) {
         engine->errors++;
+        return;
+    }
+    sender->quiet = !piece->loudest->sounding;
+    sender->last_tick = piece->tick;
+    sender->packets++;
+    sender->octets += piece->size;
+    sender->wire_bytes += size;
+    if (by_tcp) {
+        uint64_t number;
+        memcpy(&number, sender->address, sizeof number);
+        engine->to_stream(number, data, size);
         return;
     }
     struct msghdr *header = &batch->messages[batch->count].msg_hdr;
@@ -348,11 +368,6 @@ static void send_piece(struct engine *engine, struct sender *sender, const struc
     header->msg_namelen = sender->address_size;
     if (++batch->count == BATCH)
         flush(engine, batch);
-    sender->quiet = !piece->loudest->sounding;
-    sender->last_tick = piece->tick;
-    sender->packets++;
-    sender->octets += piece->size;
-    sender->wire_bytes += size;
 }
 
 /* Send each due listener what came since its last packet. ``streams``: one block of them, by ``sender->stream``. */

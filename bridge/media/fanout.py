@@ -20,6 +20,7 @@ import ctypes
 import ipaddress
 import secrets
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -145,7 +146,9 @@ class Sender(ctypes.Structure):
 
 
 def _sockaddr(address: Address) -> bytes:
-    """As the kernel has it: sockaddr_in (16 bytes) or sockaddr_in6 (28 bytes)."""
+    """As the kernel has it: sockaddr_in (16 bytes) or sockaddr_in6 (28 bytes); of a TCP connection its number (8)."""
+    if len(address) == 3:
+        return address[2].to_bytes(8, sys.byteorder)
     host, port = address[0].split("%", 1)[0], address[1]
     packed = ipaddress.ip_address(host).packed
     if len(address) == 2:

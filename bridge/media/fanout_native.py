@@ -16,7 +16,8 @@ from bridge.media.fanout import PythonStage, Send, Sender
 from bridge.media.mixer import Frame, Output
 
 LIBRARY = Path(__file__).with_name("_fanout.so")
-_VERSION = 1  # of fanout.c
+_VERSION = 2  # of fanout.c
+_TO_STREAM = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t)
 _LIBCRYPTO = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so")
 _ROOM = 16  # senders, streams: at first; doubled when needed
 
@@ -36,7 +37,7 @@ def _library() -> ctypes.CDLL:
     if (library.eyvan_version(), library.eyvan_sender_size()) != (_VERSION, ctypes.sizeof(Sender)):
         raise NotThere("it was built from another version of fanout.c; install the package again")
     library.eyvan_load.argtypes = [text]
-    library.eyvan_new.argtypes = [ctypes.c_int, ctypes.c_int]
+    library.eyvan_new.argtypes = [ctypes.c_int, ctypes.c_int, _TO_STREAM]
     library.eyvan_new.restype = pointer
     library.eyvan_free.argtypes = [pointer]
     library.eyvan_free.restype = None
@@ -67,7 +68,8 @@ def session_keys(master: bytes) -> tuple[bytes, bytes]:
 
 
 class NativeEngine:
-    """Owns the batch buffers. ``v4`` and ``v6``: file descriptors of the port's sockets, -1 for none."""
+    """Owns the batch buffers. ``v4`` and ``v6``: file descriptors of the port's UDP sockets, -1 for none; what goes
+    by TCP, and to whom C does not serve, is given to ``send``."""
 
     name = "C"
 
@@ -75,7 +77,8 @@ class NativeEngine:
         """Raises NotThere."""
         self._library = _library()
         self._send = send
-        self._engine = self._library.eyvan_new(v4, v6)
+        self._to_stream = _TO_STREAM(self._to)  # C keeps no reference
+        self._engine = self._library.eyvan_new(v4, v6, self._to_stream)
         if not self._engine:
             raise NotThere("there is no memory for it")
         self._errors = 0
@@ -85,6 +88,9 @@ class NativeEngine:
         if self._engine:
             self._errors = int(self._library.eyvan_errors(self._engine))
         return self._errors
+
+    def _to(self, number: int, datagram: ctypes._Pointer[ctypes.c_uint8], size: int) -> None:
+        self._send(ctypes.string_at(datagram, size), ("", 0, number))
 
     def stage(self) -> NativeStage:
         return NativeStage(self._library, self._engine, self._send)

@@ -53,6 +53,9 @@ class Hub(Protocol):
 
     def connected(self, peer: Peer, keys: Keys) -> None: ...
 
+    def moved(self, path: str) -> None:
+        """A peer that was connected by the other path now is by this one, "udp" or "tcp"."""
+
     def gone(self, peer: Peer, reason: str) -> None:
         """The worker takes the peer out and closes it."""
 
@@ -81,6 +84,7 @@ class Peer:
         self.sender = Sender(owner, seat)
         self.is_connected = self.is_closed = False
         self.last_heard = now
+        self.path = ""  # "udp" or "tcp" once connected; a peer that takes another's place goes on from its path
         self._offer = offer
         self._session = secrets.randbits(62)
         self._version = 0
@@ -132,8 +136,8 @@ class Peer:
             self.last_heard = now
         self._take_offer(offer)
 
-    def answer(self, addresses: tuple[str, ...], port: int) -> str:
-        """The answer to the offer taken last; call it once for each."""
+    def answer(self, addresses: tuple[str, ...], port: int, tcp_port: int) -> str:
+        """The answer to the offer taken last; call it once for each. ``tcp_port`` 0: no TCP candidates."""
         self._version += 1
         credentials = self._pending or self._current
         ours = Ours(
@@ -144,6 +148,7 @@ class Peer:
             fingerprint=self.hub.identity.fingerprint,
             addresses=addresses,
             port=port,
+            tcp_port=tcp_port,
         )
         text = sdp.answer(self._offer, ours, self._session, self._version)
         self._offer = replace(self._offer, sections=())  # up to 64 KiB that nobody needs again
@@ -218,10 +223,28 @@ class Peer:
             return
         self._address = address
         if self.is_connected:
-            self._verified = False
+            self._verified = _is_stream(address)  # TCP's handshake has proved the return path
             self._moved_at = now
             self.sender.address = address  # for _UNVERIFIED_S, then only if it answers
-            self._check_new_address(now)
+            self._note_path()
+            if not self._verified:
+                self._check_new_address(now)
+
+    def _note_path(self) -> None:
+        assert self._address is not None
+        before, self.path = self.path, "tcp" if _is_stream(self._address) else "udp"
+        if before not in ("", self.path):
+            self.hub.moved(self.path)
+
+    def lost(self, address: Address) -> None:
+        """A TCP connection has closed: its candidate pair is gone, and the next check that holds brings another.
+        Until then the silence rules count."""
+        if address in self._addresses:
+            self._addresses.remove(address)
+        self.hub.forget_address(address, self)
+        if address == self._address:
+            self._address = self.sender.address = None
+            self._nominated = False
 
     def _check_new_address(self, now: float) -> None:
         assert self._address is not None
@@ -256,7 +279,10 @@ class Peer:
         self.is_connected = True
         self.last_heard = now
         self.sender.address = self._address
-        self._verified = self._address == self._handshake_address  # then the handshake has proved the return path
+        assert self._address is not None
+        # The handshake has proved the return path to where it went; TCP's own does for a connection.
+        self._verified = self._address == self._handshake_address or _is_stream(self._address)
+        self._note_path()
         if not self._verified:
             self._moved_at = now
             self._check_new_address(now)
@@ -408,5 +434,10 @@ class Peer:
             remote_loss=self._remote_loss,
             rtt_s=self._rtt,
             srtp_profile=keys.profile.name if keys is not None else "",
+            path=self.path,
             **self._counts,
         )
+
+
+def _is_stream(address: Address) -> bool:
+    return len(address) == 3

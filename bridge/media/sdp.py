@@ -198,6 +198,7 @@ class Ours:
     fingerprint: str
     addresses: Sequence[str]
     port: int
+    tcp_port: int = 0  # 0: no TCP candidates
 
 
 def answer(offer: Offer, ours: Ours, session: int, version: int) -> str:
@@ -231,6 +232,11 @@ def _transport(offer: Offer, ours: Ours) -> list[str]:
         # RFC 8445 §5.1.2: type preference 126 (host), local preference falls with the order, component 1.
         priority = 126 << 24 | (65535 - index) << 8 | 255
         lines.append(f"a=candidate:{index + 1} 1 udp {priority} {address} {ours.port} typ host")
+    for index, address in enumerate(ours.addresses if ours.tcp_port else ()):
+        # RFC 6544 §4.2: a lower type preference than UDP's; local preference: direction passive (4), then the order.
+        priority = 90 << 24 | (4 << 13 | 8191 - index) << 8 | 255
+        foundation = len(ours.addresses) + index + 1
+        lines.append(f"a=candidate:{foundation} 1 tcp {priority} {address} {ours.tcp_port} typ host tcptype passive")
     return [
         *lines,
         "a=end-of-candidates",

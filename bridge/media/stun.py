@@ -20,7 +20,8 @@ _FINGERPRINT_XOR = 0x5354_554E
 MAX_SIZE = 1280
 """Bytes; a longer STUN message than a minimum-MTU packet is no connectivity check."""
 
-Address = tuple[str, int] | tuple[str, int, int, int]
+Address = tuple[str, int] | tuple[str, int, int, int] | tuple[str, int, int]
+"""UDP over IPv4, UDP over IPv6, or (host, port, number) of a TCP connection."""
 
 
 @dataclass(frozen=True, slots=True)

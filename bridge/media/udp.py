@@ -58,7 +58,7 @@ class Port:
             on_datagram(data, address)
 
     def send(self, datagram: bytes, address: Address) -> None:
-        through = self._v4 if len(address) == 2 else self._v6
+        through = self._v4 if len(address) == 2 else self._v6 if len(address) == 4 else None
         if through is None:
             return
         try:

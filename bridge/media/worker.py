@@ -54,7 +54,8 @@ from bridge.media.fanout_native import NativeEngine, NotThere
 from bridge.media.mixer import Mixer, Voice
 from bridge.media.peer import Peer
 from bridge.media.stun import Address
-from bridge.media.udp import Port, announced
+from bridge.media.tcp import open_port
+from bridge.media.udp import announced
 
 log = logging.getLogger("eyvan.media")
 
@@ -86,8 +87,10 @@ class Worker:
         self.settings = settings
         self.identity = Identity()
         self._emit = emit
-        self._port = Port(settings.bind, settings.port)
+        limit = 2 * settings.max_peers  # a browser opens one for each of its interfaces, and keeps one
+        self._port, self._streams = open_port(settings.bind, settings.port, tcp=settings.tcp, limit=limit)
         self.port = self._port.port
+        self.tcp_port = settings.tcp_announce_port or self.port if settings.tcp else 0
         self.addresses = announced(settings.bind, settings.announce, self._port.families)
         self._engine = self._choose(settings.fan_out)
         self._seats = itertools.count()
@@ -100,6 +103,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._lateness: deque[float] = deque(maxlen=_LATENESS)
         self._skipped = self._tick_errors = self._stun_refused = self._junk = self._encodes_gone = 0
+        self._moved = {"udp": 0, "tcp": 0}
         self._logged_at = 0.0
 
     def _choose(self, wanted: str) -> Engine:
@@ -107,22 +111,24 @@ class Worker:
         reason = "as asked"
         if wanted in ("auto", "c"):
             try:
-                engine = NativeEngine(*self._port.descriptors, self._port.send)
+                engine = NativeEngine(*self._port.descriptors, self.send)
             except NotThere as error:
                 reason = str(error)
                 if wanted == "c":
                     self._port.close()
+                    self._streams.close()
                     raise ValueError(f"no fan-out in C: {error}") from None
             else:
                 log.info("fan-out in C")
                 return engine
         log.log(logging.INFO if wanted == "python" else logging.WARNING, "fan-out in Python: %s", reason)
-        return PythonEngine(self._port.send)
+        return PythonEngine(self.send)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._port.start(self._on_datagram)
+        self._streams.start(self._on_datagram, self._on_stream_gone)
         self._timer = self._loop.call_at(self._began + TICK_S, self._on_timer)
 
     def close(self) -> None:
@@ -133,6 +139,7 @@ class Worker:
             self._remove(peer)
         self._engine.close()
         self._port.close()
+        self._streams.close()
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -142,7 +149,7 @@ class Worker:
             match request:
                 case Join():
                     peer = self._join(request)
-                    return Reply(request.id, sdp=peer.answer(self.addresses, self.port), csrc=peer.csrc)
+                    return Reply(request.id, sdp=peer.answer(self.addresses, self.port, self.tcp_port), csrc=peer.csrc)
                 case Gate():
                     self._gate(request)
                 case Leave():
@@ -182,6 +189,7 @@ class Worker:
         while csrc == 0 or csrc in taken:
             csrc = secrets.randbits(32)
         peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now, next(self._seats))
+        peer.path = known.path if known is not None else ""
         self._peers[request.peer] = stage.peers[request.peer] = peer
         stage.fan_out.add(peer.sender)
         peer.gate(hear=request.hear, speak=request.speak, now=now)
@@ -210,7 +218,7 @@ class Worker:
     # -- Hub: what peers ask ---------------------------------------------------------------------
 
     def send(self, datagram: bytes, address: Address) -> None:
-        self._port.send(datagram, address)
+        (self._streams if len(address) == 3 else self._port).send(datagram, address)
 
     def ufrag_of(self, ufrag: str, peer: Peer | None) -> None:
         if peer is None:
@@ -220,14 +228,19 @@ class Worker:
 
     def address_of(self, address: Address, peer: Peer) -> None:
         self._by_address[address] = peer
+        self._streams.keep(address)
 
     def forget_address(self, address: Address, peer: Peer) -> None:
         if self._by_address.get(address) is peer:
             del self._by_address[address]
+            self._streams.hang_up(address)
 
     def connected(self, peer: Peer, keys: Keys) -> None:
         self._stages[peer.stage].fan_out.connect(peer.sender, keys)
         self._emit(Connected(peer.name))
+
+    def moved(self, path: str) -> None:
+        self._moved[path] += 1
 
     def gone(self, peer: Peer, reason: str) -> None:
         if self._peers.get(peer.name) is peer:
@@ -255,6 +268,11 @@ class Worker:
                 self._junk += 1
         except Exception:
             self._defect("a datagram")
+
+    def _on_stream_gone(self, address: Address) -> None:
+        peer = self._by_address.get(address)
+        if peer is not None:
+            peer.lost(address)
 
     def _on_stun(self, data: bytes, address: Address) -> bool:
         message = stun.parse(data)
@@ -339,6 +357,11 @@ class Worker:
             send_errors=self._port.send_errors + self._engine.errors,
             fan_out=self._engine.name,
             cpu_s=time.process_time(),
+            streams=len(self._streams),
+            streams_refused=self._streams.refused,
+            stream_drops=self._streams.dropped,
+            moved_to_tcp=self._moved["tcp"],
+            moved_to_udp=self._moved["udp"],
         )
         return Stats(counters, {name: peer.stats() for name, peer in self._peers.items()})
 
@@ -360,7 +383,7 @@ async def serve(control: socket.socket) -> int:
     try:
         worker = Worker(first.settings, emit)
     except (OSError, ValueError) as error:
-        where = f"{first.settings.bind or 'all addresses'}, UDP port {first.settings.port}"
+        where = f"{first.settings.bind or 'all addresses'}, port {first.settings.port}"
         emit(Failed(f"media cannot listen on {where}: {error}"))
         await writer.drain()
         return 1

@@ -1,4 +1,6 @@
-"""A WebRTC peer of which every datagram is the test's choice: checks, DTLS as client, SRTP, from any socket."""
+"""A WebRTC peer of which every datagram is the test's choice: checks, DTLS as client, SRTP, from any socket.
+
+A socket may be of TCP (``new_stream``): datagrams go in frames (RFC 4571), as an active ICE-TCP peer sends them."""
 
 from __future__ import annotations
 
@@ -46,10 +48,11 @@ class RawPeer:
         self._identity = Identity()
         self._session = secrets.randbits(48)
         self.fingerprint = self._identity.fingerprint
-        self.port = 0
+        self.port = self.tcp_port = 0
         self.host = ""
         self.remote_ufrag = self.remote_password = ""
         self.main = self.new_socket()
+        self._buffers: dict[socket.socket, bytearray] = {}
         self.answers_checks = True
         self.direction = "sendrecv"
         self.max_ptime = 120
@@ -62,6 +65,16 @@ class RawPeer:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         made.setblocking(False)
         made.bind(("0.0.0.0", 0))
+        return made
+
+    def new_stream(self, receive_buffer: int = 0) -> socket.socket:
+        """A TCP connection to the relay; all else takes it as it takes a UDP socket."""
+        made = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_STREAM)
+        if receive_buffer:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        made.settimeout(10)
+        made.connect((self.host, self.tcp_port))
+        made.setblocking(False)
         return made
 
     def new_credentials(self) -> None:
@@ -85,21 +98,42 @@ class RawPeer:
             return match[1]
 
         self.remote_ufrag, self.remote_password = found(r"a=ice-ufrag:(\S+)"), found(r"a=ice-pwd:(\S+)")
-        host, port = found(r"udp \d+ (\d+\.\d+\.\d+\.\d+ \d+) typ host").split()
-        self.host, self.port = host, int(port)
+        self.host, self.port = found(r"udp \d+ (\S+) \d+ typ host"), int(found(r"udp \d+ \S+ (\d+) typ host"))
+        passive = re.search(r" tcp \d+ \S+ (\d+) typ host tcptype passive", answer)
+        self.tcp_port = int(passive[1]) if passive else 0
         self.remote_fingerprint = found(r"a=fingerprint:sha-256 (\S+)")
 
     # -- datagrams -------------------------------------------------------------------------------
 
     def send(self, datagram: bytes, through: socket.socket | None = None) -> None:
-        (through or self.main).sendto(datagram, (self.host, self.port))
+        through = through or self.main
+        if through.type == socket.SOCK_STREAM:
+            through.sendall(len(datagram).to_bytes(2, "big") + datagram)
+        else:
+            through.sendto(datagram, (self.host, self.port))
+
+    async def _datagram(self, source: socket.socket) -> bytes:
+        """ConnectionError where a TCP connection has ended. Cancelled between two parts of a frame, it goes on."""
+        loop = asyncio.get_running_loop()
+        if source.type != socket.SOCK_STREAM:
+            return await loop.sock_recv(source, 2048)
+        buffer = self._buffers.setdefault(source, bytearray())
+        while len(buffer) < 2 or len(buffer) < 2 + int.from_bytes(buffer[:2], "big"):
+            data = await loop.sock_recv(source, 4096)
+            if not data:
+                raise ConnectionError("the relay closed the connection")
+            buffer += data
+        end = 2 + int.from_bytes(buffer[:2], "big")
+        frame = bytes(buffer[2:end])
+        del buffer[:end]
+        return frame
 
     async def receive(self, through: socket.socket | None = None, within_s: float = 10) -> bytes:
         """The next datagram; checks are answered on the way if ``answers_checks``. TimeoutError if none comes."""
         source = through or self.main
         async with asyncio.timeout(within_s):
             while True:
-                data = await asyncio.get_running_loop().sock_recv(source, 2048)
+                data = await self._datagram(source)
                 message = stun.parse(data) if data[0] < 4 else None
                 if message is None or not message.is_request:
                     return data

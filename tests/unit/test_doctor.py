@@ -130,6 +130,7 @@ media: {{port: {free_port()}, announce: ["198.51.100.7", "8.8.4.4"]}}
         "✓ bot",
         "✓ way back",
         "✓ sound port",
+        "✓ sound by TCP",
         "✓ addresses",
         "✓ public URL",
         "✓ page",
@@ -215,6 +216,46 @@ async def test_sound_port(patient: Patient) -> None:
     elsewhere = spoil(patient, media={"bind": "203.0.113.250", "port": port})
     elsewhere.running = True
     assert_says(await doctor.check_udp(elsewhere), "✗", "cannot be bound")
+
+
+async def test_sound_by_tcp(patient: Patient) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        busy = spoil(patient, media={"bind": "127.0.0.1", "port": port})
+        assert_says(await doctor.check_tcp(busy), "✗", f"port {port} cannot be bound", "in use", "media.tcp: false")
+        off = spoil(patient, media={"bind": "127.0.0.1", "port": port, "tcp": False})
+        assert_says(await doctor.check_tcp(off), "!", "media.tcp")
+        busy.running = True
+        assert_says(await doctor.check_tcp(busy), "✓", "running bridge")
+        with socket.create_connection(("127.0.0.1", port)):
+            taken.accept()[0].close()  # leaves a connection in TIME_WAIT, which holds up nobody
+    busy.running = False
+    assert_says(await doctor.check_tcp(busy), "✓", "firewall")
+    forwarded = spoil(patient, media={"bind": "127.0.0.1", "port": port, "tcp_announce_port": 443})
+    assert_says(await doctor.check_tcp(forwarded), "✓", "port 443 forwarded to it")
+
+
+@pytest.mark.parametrize(
+    ("announce", "told", "part"),
+    [
+        (
+            ["10.0.0.5"],
+            {"tcp_announce_port": 443},
+            "port 443 at the private address 10.0.0.5; set media.tcp_announce_port",
+        ),
+        (["8.8.4.4"], {"tcp_announce_port": 993}, "refuses port 993; set media.tcp_announce_port above 1023"),
+        (["8.8.4.4"], {"port": 53}, "refuses port 53; set media.port above 1023"),
+    ],
+)
+async def test_ports_that_chromium_refuses(
+    patient: Patient, announce: list[str], told: dict[str, int], part: str
+) -> None:
+    changed = spoil(patient, media={"announce": tuple(announce), **told})
+    assert_says(await doctor.check_announce(changed), "!", part)
+    allowed = spoil(patient, media={"announce": ("8.8.4.4",), "tcp_announce_port": 443})
+    assert_says(await doctor.check_announce(allowed), "✓", "")
 
 
 @pytest.mark.parametrize(
