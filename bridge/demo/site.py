@@ -89,6 +89,7 @@ class Site:
     ports: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)  # accounts and the room of earlier starts
+    media: dict[str, Any] = field(default_factory=dict)  # goes over the media section
     address: str = field(default_factory=own_address)
     page_address: str = LOOPBACK
 
@@ -227,7 +228,7 @@ class Site:
                 "link_devices": 20,  # one shows a demo on many screens
                 "hostname": self.page_address,
             },
-            "media": {"bind": self.address, "port": self.ports["media"], "announce": [self.address]},
+            "media": {"bind": self.address, "port": self.ports["media"], "announce": [self.address], **self.media},
             "health": {"port": self.ports["health"], **listen},
             "stage": {"guests": True, "empty_grace_s": 86_400, **stage},
         }

@@ -48,11 +48,13 @@ async function launch(given) {
   if (given.kind === "firefox") {
     const prefs = { ...FIREFOX, "intl.accept_languages": given.languages, "media.autoplay.default": given.autoplay ? 0 : 1,
       "media.autoplay.blocking_policy": 0, "layout.css.prefers-color-scheme.content-override": given.dark ? 0 : 1 };
+    if (given.trusted) prefs["dom.securecontext.allowlist"] = new URL(given.trusted).hostname;
     if (given.tone) prefs["media.navigator.audio.fake_frequency"] = given.tone;
     browser = await puppeteer.launch({ ...common, browser: "firefox", extraPrefsFirefox: prefs });
   } else {
     const args = [...CHROMIUM, `--accept-lang=${given.languages}`, `--lang=${given.languages.split(",")[0]}`];
     if (given.autoplay) args.push("--autoplay-policy=no-user-gesture-required");
+    if (given.trusted) args.push(`--unsafely-treat-insecure-origin-as-secure=${given.trusted}`);
     if (given.wav) args.push(`--use-file-for-fake-audio-capture=${given.wav}`);
     browser = await puppeteer.launch({ ...common, args });
   }

@@ -68,9 +68,11 @@ class Browser:
         viewport: tuple[int, int] = (390, 844),
         dark: bool = False,
         autoplay: bool = True,
+        trusted: str = "",
     ) -> AsyncIterator[Browser]:
         """``wav``: Chromium's microphone, looped. ``tone``: Firefox's, in Hz. ``autoplay`` False blocks sound
-        until the first click, as browsers do for people."""
+        until the first click, as browsers do for people. ``trusted``: an origin that gets the microphone
+        without TLS."""
         if (kind == "firefox" and wav) or (kind == "chromium" and tone):
             raise ValueError("wav is for Chromium, tone for Firefox")
         async with contextlib.AsyncExitStack() as stack:
@@ -88,6 +90,7 @@ class Browser:
                 "tone": tone,
                 "languages": languages,
                 "autoplay": autoplay,
+                "trusted": trusted,
             }
             found = await browser.call("launch", kind=kind, viewport=viewport, dark=dark, **settings)
             browser.pid, browser.version = found["pid"], found["version"]

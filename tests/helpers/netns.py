@@ -29,7 +29,7 @@ import pytest
 
 _ETC = Path("/etc/netns")  # what ip netns exec binds over /etc (ip-netns(8))
 _CLONE_NEWNET = 0x4000_0000
-_PROGRAMS = {"ip": "iproute2", "strace": "strace"}
+_PROGRAMS = {"ip": "iproute2", "nft": "nftables", "strace": "strace"}
 _CALLS = "connect,sendto,sendmsg,sendmmsg"
 _ADDRESS = re.compile(r'inet_addr\("([^"]+)"\)|inet_pton\(AF_INET6, "([^"]+)"')
 
@@ -94,12 +94,16 @@ async def _remove(namespace: Namespace) -> None:
 
 
 async def _ip(*words: str) -> str:
+    return await _run("ip", *words)
+
+
+async def _run(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        "ip", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
     if process.returncode:
-        raise OSError(f"ip {' '.join(words)}: {output.decode()}")
+        raise OSError(f"{' '.join(command)}: {output.decode()}")
     return output.decode()
 
 
@@ -131,15 +135,58 @@ def _recorder(namespace: Namespace) -> Iterator[None]:
         shutil.rmtree(directory)
 
 
+@contextlib.contextmanager
+def inside(namespace: Namespace) -> Iterator[None]:
+    """This thread is in ``namespace``: what it opens and starts meanwhile, also in other tasks, belongs there for good.
+
+    May be nested; what was open before stays where it is."""
+    with open(f"/proc/self/task/{threading.get_native_id()}/ns/net") as before:
+        _enter(f"/run/netns/{namespace.name}")
+        try:
+            yield
+        finally:
+            _enter(f"/proc/self/fd/{before.fileno()}")
+
+
+def _enter(path: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(path) as place:
+        if libc.setns(place.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"setns {path}")
+
+
+async def nft(namespace: Namespace, *commands: str) -> str:
+    """Run nft commands inside, such as ``add table ip nat``; what they print."""
+    output = ""
+    for command in commands:
+        output += await _run(*namespace.command("nft", command))
+    return output
+
+
+async def block_udp(namespace: Namespace) -> None:
+    """From now on nothing that comes by UDP from elsewhere gets in, and nobody is told (``blocked_udp`` counts)."""
+    await nft(
+        namespace,
+        "add table inet blocked",
+        "add chain inet blocked in { type filter hook input priority 0; }",
+        'add rule inet blocked in iifname != "lo" meta l4proto udp counter drop',
+    )
+
+
+async def blocked_udp(namespace: Namespace) -> int:
+    """Datagrams dropped so far."""
+    found = re.search(r"counter packets (\d+)", await nft(namespace, "list table inet blocked"))
+    assert found is not None
+    return int(found[1])
+
+
 def _socket_inside(name: str) -> socket.socket:
     """A UDP socket on port 53 of the namespace's loopback. A socket stays in the namespace it was made in, so a
     thread goes inside, makes it, and ends."""
     made: list[socket.socket] = []
 
     def make() -> None:
-        with open(f"/run/netns/{name}") as place:
-            if ctypes.CDLL(None, use_errno=True).setns(place.fileno(), _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), f"setns {name}")
+        _enter(f"/run/netns/{name}")
         made.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
         made[0].bind(("127.0.0.1", 53))
 

@@ -126,11 +126,19 @@ class World:
 
 @asynccontextmanager
 async def running_world(
-    directory: Path, python: Path, *, people: Sequence[str] = PEOPLE, config: Mapping[str, Any] | None = None
+    directory: Path,
+    python: Path,
+    *,
+    people: Sequence[str] = PEOPLE,
+    config: Mapping[str, Any] | None = None,
+    media: Mapping[str, Any] | None = None,
+    address: str | None = None,
 ) -> AsyncIterator[World]:
-    """``config``: values laid over the stage section of the bridge's configuration."""
+    """``config``: values laid over the stage section of the bridge's configuration; ``media``: over that section.
+    ``address``: serve page and sound there."""
     async with AsyncExitStack() as stack:
-        site = stack.enter_context(Site.open(directory))
+        site = stack.enter_context(Site.open(directory, address=address))
+        site.media = dict(media or {})
         site.write_files(**dict(config or {}))
         synapse = LocalSynapse(
             site.directory / "synapse", site.server_name, site.ports["homeserver"], site.registration, python

@@ -220,6 +220,7 @@ async def test_sound_port(patient: Patient) -> None:
 
 async def test_sound_by_tcp(patient: Patient) -> None:
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the relay has it
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
