@@ -35,6 +35,7 @@ export class Page {
   private readonly stops: (() => void)[] = [];
   private wishTimer: ReturnType<typeof setTimeout> | undefined;
   private joined = false; // on this socket the sound was offered
+  private toldOn = false; // on this socket the server was last told that the microphone is on
 
   constructor(
     private readonly place: Place,
@@ -153,7 +154,7 @@ export class Page {
       changed: (socket) => {
         this.stage.set({ socket });
         if (socket === "broken") {
-          this.joined = false;
+          this.joined = this.toldOn = false;
           this.audio.pause();
           this.stage.setMic({ taken: false });
         }
@@ -196,6 +197,7 @@ export class Page {
       this.joined = true;
       this.audio.join();
     }
+    if (this.toldOn && !mic.wanted) void this.announce(false); // a cut took it: else others see it open once it is allowed again
     if (!mayHoldMic(state)) {
       this.microphone.release();
       void this.audio.send(null);
@@ -309,6 +311,7 @@ export class Page {
   }
 
   private async announce(on: boolean): Promise<void> {
+    this.toldOn = on;
     if (on) this.stage.setMic({ asking: true });
     const accepted = await this.ask({ t: "mic", on }, true);
     if (!on || !this.stage.state.peek().mic.wanted) return;
