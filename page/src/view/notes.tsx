@@ -93,21 +93,21 @@ export function Floating() {
   const { mic, me } = stage.state.value;
   const toast = desk.current.value;
   const note = desk.floating.value;
-  const outdated = note?.kind === "notice" && !stillTrue(note.key, me?.muted === true, stage.standing.value !== "audience");
+  const outdated = note?.kind === "notice" && !stillTrue(note.key, me?.muted === true, me?.can_speak === true, stage.standing.value !== "audience");
   if (toast !== null) return <ToastNote />;
   if (mic.trouble !== null) return <MicTroubleNote />;
   if (stage.mic.value === "silent") return <SilentNote />;
   return note === null || outdated ? null : <FloatingOne note={note} />;
 }
 
-/** A note is not shown against what the page knows: the next one may come a moment later than the cut itself. */
-function stillTrue(key: ShownNotice, muted: boolean, onStage: boolean): boolean {
+/** A note is not shown against what the page knows: what it tells may be outdated by a cut, or not yet confirmed by the relay. */
+function stillTrue(key: ShownNotice, muted: boolean, maySpeak: boolean, onStage: boolean): boolean {
   switch (key) {
     case "muted":
       return muted;
     case "unmuted":
     case "to_stage":
-      return onStage && !muted;
+      return maySpeak;
     case "to_audience":
       return !onStage;
     default:
