@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import time
@@ -17,13 +18,16 @@ from aiohttp import web
 
 from bridge.config import Config
 from bridge.errors import ConfigError, EyvanError
+from bridge.identity.call_tokens import CallTokens
 from bridge.identity.links import LinkSigner
+from bridge.identity.openid import OpenId
 from bridge.ids import PeerId, RoomId, StageId, UserId
 from bridge.live.ports import InboxRow
 from bridge.live.rooms import Rooms
 from bridge.live.stage import World
 from bridge.matrix.commands import Translator
 from bridge.matrix.incoming import Incoming
+from bridge.matrix.matrixrtc import CallMembership
 from bridge.matrix.outgoing import Outgoing
 from bridge.media.control import WorkerSettings
 from bridge.media.report import publish
@@ -32,6 +36,7 @@ from bridge.rules.authority import Permission, Policy
 from bridge.store.store import DatabaseStore, open_store
 from bridge.telemetry import metrics
 from bridge.web.health import HealthServer
+from bridge.web.livekit import LiveKit, service_url
 from bridge.web.server import WebServer
 
 log = logging.getLogger(__name__)
@@ -109,7 +114,8 @@ class App:
         rooms.last_transaction_ms = lambda: incoming.last_transaction_ms or 0
         await rooms.start()
         await incoming.replay()
-        await self._listen(parts, incoming, rooms, store, signer, workers)
+        calls = await self._calls(parts, rooms, outgoing)
+        await self._listen(parts, incoming, rooms, store, signer, workers, calls)
         try:
             await outgoing.ping()
         except EyvanError as error:
@@ -163,6 +169,23 @@ class App:
 
         return Incoming(config.appservice.hs_token, store, deliver, self._clock)
 
+    async def _calls(self, parts: contextlib.AsyncExitStack, rooms: Rooms, outgoing: Outgoing) -> LiveKit | None:
+        """What MatrixRTC clients need; None where that is off: no route, no state."""
+        config, rtc = self._config, self._config.matrixrtc
+        if not rtc.enabled:
+            return None
+        networks = [ipaddress.ip_network(each, strict=False) for each in rtc.openid_networks]
+        openid = OpenId(config.homeserver.domain, config.homeserver.address, networks)
+        tokens, public = CallTokens(config.web.link_secret), config.web.public_url
+        calls = LiveKit(rtc, public, config.bot_user, rooms, openid, tokens, self._clock, config.bot.command_prefix)
+        parts.push_async_callback(calls.close)
+        membership = CallMembership(
+            config.bot_user, service_url(public), rooms, outgoing, self._clock, config.bot.language
+        )
+        parts.push_async_callback(membership.close)
+        membership.start()
+        return calls
+
     async def _listen(
         self,
         parts: contextlib.AsyncExitStack,
@@ -171,6 +194,7 @@ class App:
         store: DatabaseStore,
         signer: LinkSigner,
         workers: Workers,
+        calls: LiveKit | None,
     ) -> None:
         config = self._config
 
@@ -186,7 +210,7 @@ class App:
                 publish(await workers.stats())
             return metrics.render()
 
-        page = WebServer(config.web, rooms, store, signer, self._clock, config.bot.command_prefix)
+        page = WebServer(config.web, rooms, store, signer, self._clock, config.bot.command_prefix, calls)
         health = HealthServer(config.health, lambda: self._ready, metrics_text)
         for part, where in ((page, config.web), (health, config.health)):
             parts.push_async_callback(part.close)

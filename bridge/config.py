@@ -63,6 +63,10 @@ def _url(value: Any) -> str:
     return str(value).rstrip("/")
 
 
+def _optional_url(value: Any) -> str:
+    return "" if value == "" else _url(value)
+
+
 def _addresses(value: tuple[str, ...]) -> str | None:
     return _each(value, ipaddress.ip_address, "is no IP address; give numbers such as 203.0.113.7 or 2001:db8::7")
 
@@ -220,6 +224,29 @@ class StageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MatrixRtcConfig:
+    """Element Call and other MatrixRTC clients. Off unless you turn it on; read docs/element-call.md before."""
+
+    enabled: bool = key(
+        False,
+        "Let Element Call join stages. Your homeserver then names this bridge as its RTC transport, so all its calls "
+        "ask here first.",
+    )
+    fallback_service: str = key(
+        "",
+        "URL of your lk-jwt-service: it is asked for rooms without a stage, as if this bridge were not there. Empty: "
+        "such rooms have no calls.",
+        parse=_optional_url,
+    )
+    openid_networks: tuple[str, ...] = key(
+        (),
+        "Private addresses or networks at which homeservers of your users may be asked who they are. Others than "
+        "public ones are refused.",
+        _networks,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingConfig:
     """The log, on standard error."""
 
@@ -253,6 +280,7 @@ class Config:
     )
     bot: BotConfig = BotConfig()
     stage: StageConfig = StageConfig()
+    matrixrtc: MatrixRtcConfig = MatrixRtcConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def permission(self, user: UserId) -> Level:

@@ -160,6 +160,10 @@ class Rooms:
     def of_room(self, room: RoomId) -> LiveStage | None:
         return self._stages.get(room)
 
+    def all(self) -> list[LiveStage]:
+        """Of every room that the bot is in."""
+        return list(self._stages.values())
+
     def of_stage(self, stage_id: str) -> LiveStage | None:
         return next((stage for stage in self._stages.values() if stage.stage_id == stage_id), None)
 

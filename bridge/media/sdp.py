@@ -1,7 +1,8 @@
 """SDP offers and our answers (RFC 8829, RFC 9143 BUNDLE, RFC 8839 ICE, RFC 7587 Opus).
 
-An offer is read into the few values that matter and answered for the first audio section: Opus alone,
-ICE-lite, DTLS passive, one bundled transport with rtcp-mux. Every other section is answered inactive
+An offer is read into the few values that matter and answered for the first audio section that takes sound: Opus
+alone, ICE-lite, DTLS passive, one bundled transport with rtcp-mux. Where that section brings none, the first one that
+does is answered too: LiveKit's clients hear and speak in sections apart. Every other section is answered inactive
 where it is bundled (rejecting the section that carries the bundle would end it in Chromium), else
 rejected. Candidates of the offer are not looked at: checks from any address will tell (peer-reflexive).
 """
@@ -46,6 +47,11 @@ class Section:
     def mid(self) -> str | None:
         return self.one("mid")
 
+    @property
+    def direction(self) -> str:
+        """The offerer's (RFC 8866 §6.7)."""
+        return next((each for each in _DIRECTIONS if each in self.attributes), "sendrecv")
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -59,7 +65,8 @@ class Offer:
     max_ptime: int  # ms of sound that a packet to them may hold (RFC 8866 §6.4); we never go below 20
     direction: str
     extensions: Mapping[str, tuple[int, str]]  # URI → (id, the offered direction or "")
-    audio: int  # which section
+    audio: int  # which section takes our sound
+    voice: int  # which section brings theirs; the same where one does both, or none
     sections: Sequence[Section]
     bundled: Sequence[str]  # mids
 
@@ -75,14 +82,15 @@ def parse(text: object) -> Offer:
     if len(text) > MAX_OFFER or len(text.encode("utf-8", "replace")) > MAX_OFFER:
         raise BadInput("offer", f"{len(text)} characters", "an offer may have 64 KiB at most")
     session, origin, sections = _split(text)
-    number = next((i for i, each in enumerate(sections) if each.kind == "audio"), None)
+    number = _first(sections, ("sendrecv", "recvonly"))
+    number = _first(sections, tuple(_DIRECTIONS)) if number is None else number
     if number is None:
         raise BadInput("offer m=audio", None, "offer at least one audio section")
     audio = sections[number]
     bundled = _bundle(session, audio)
     if "rtcp-mux" not in audio.attributes:
         raise BadInput("offer a=rtcp-mux", None, "offer rtcp-mux: there is one port for all (RFC 8834 §4.5)")
-    direction = next((each for each in _DIRECTIONS if each in audio.attributes), "sendrecv")
+    voice = _first(sections, ("sendrecv", "sendonly")) if audio.direction == "recvonly" else None
     carriers = [audio.attributes, session, *(each.attributes for each in sections if each.mid in bundled[:1])]
     setup = _found(carriers, "setup", ["actpass"])[0]
     if setup not in ("actpass", "active"):
@@ -94,9 +102,10 @@ def parse(text: object) -> Offer:
         fingerprints=_fingerprints(_found(carriers, "fingerprint", [])),
         payload_type=_opus(audio),
         max_ptime=_max_ptime(audio.one("maxptime")),
-        direction=_DIRECTIONS[direction],
+        direction=_DIRECTIONS[audio.direction],
         extensions=_extensions(audio),
         audio=number,
+        voice=number if voice is None or sections[voice].mid not in bundled else voice,
         sections=sections,
         bundled=bundled,
     )
@@ -123,6 +132,12 @@ def _split(text: str) -> tuple[dict[str, list[str]], str, list[Section]]:
         elif line.startswith("o="):
             origin = line.split()[1] if len(line.split()) > 1 else ""
     return session, origin, sections
+
+
+def _first(sections: Sequence[Section], directions: Sequence[str]) -> int | None:
+    """The first audio section with one of these directions."""
+    found = (i for i, each in enumerate(sections) if each.kind == "audio" and each.direction in directions)
+    return next(found, None)
 
 
 def _bundle(session: Mapping[str, list[str]], audio: Section) -> list[str]:
@@ -214,6 +229,8 @@ def answer(offer: Offer, ours: Ours, session: int, version: int) -> str:
     for section in offer.sections:
         if section is audio:
             lines += _audio(offer, ours, section)
+        elif section is offer.sections[offer.voice]:
+            lines += _voice(offer, ours, section)
         elif section in kept:
             lines += _inactive(offer, ours, section)
         else:
@@ -254,19 +271,30 @@ def _head(ours: Ours, section: Section, formats: str) -> list[str]:
     return lines + ([f"a=mid:{section.mid}"] if section.mid and _MID.match(section.mid) else [])
 
 
-def _audio(offer: Offer, ours: Ours, section: Section) -> list[str]:
+def _opus_section(offer: Offer, ours: Ours, section: Section, direction: str) -> list[str]:
     opus = offer.payload_type
     extensions = []
-    for uri, (number, direction) in offer.extensions.items():
-        mine = {"sendonly": "/recvonly", "recvonly": "/sendonly", "inactive": "/inactive"}.get(direction, "")
+    for uri, (number, offered) in _extensions(section).items():
+        mine = {"sendonly": "/recvonly", "recvonly": "/sendonly", "inactive": "/inactive"}.get(offered, "")
         extensions.append(f"a=extmap:{number}{mine} {uri}")
     return [
         *_head(ours, section, str(opus)),
         *_transport(offer, ours),
         *extensions,
-        f"a={offer.direction}",
+        f"a={direction}",
         f"a=rtpmap:{opus} opus/48000/2",
         f"a=fmtp:{opus} minptime=10;useinbandfec=1;usedtx=1",
+    ]
+
+
+def _voice(offer: Offer, ours: Ours, section: Section) -> list[str]:
+    """Payload type and extension ids are those of the whole bundle (RFC 9143 §9.1)."""
+    return _opus_section(offer, ours, section, "recvonly")
+
+
+def _audio(offer: Offer, ours: Ours, section: Section) -> list[str]:
+    return [
+        *_opus_section(offer, ours, section, offer.direction),
         "a=msid:eyvan stage",
         f"a=ssrc:{ours.ssrc} cname:{ours.cname}",
         f"a=ssrc:{ours.ssrc} msid:eyvan stage",

@@ -6,6 +6,8 @@
 ``GET /api/v1/socket``         the page's WebSocket; the session is its first frame, never in a URL
 =============================  ===============================================================
 
+What else is served here brings its own routes (`MoreRoutes`).
+
 Refusals are ``{errcode, error, reason?, retry_after_ms?}`` in Matrix's form.
 """
 
@@ -19,6 +21,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 
@@ -81,13 +84,30 @@ class _Sources:
             raise Full("too many sign-ins from this address; wait a moment", 5_000)
 
 
+class MoreRoutes(Protocol):
+    """Routes of the same origin that know nothing of pages."""
+
+    def routes(self) -> list[web.RouteDef]: ...
+
+    async def hang_up(self) -> None:
+        """The server stops: end every socket."""
+
+
 class WebServer:
     """The page's origin. ``start`` listens, ``close`` ends every socket; harmless twice."""
 
     def __init__(
-        self, config: WebConfig, rooms: Rooms, store: Store, signer: LinkSigner, clock: Clock, prefix: str
+        self,
+        config: WebConfig,
+        rooms: Rooms,
+        store: Store,
+        signer: LinkSigner,
+        clock: Clock,
+        prefix: str,
+        more: MoreRoutes | None = None,
     ) -> None:
         self._config, self._rooms, self._store, self._signer = config, rooms, store, signer
+        self._more = more
         self._clock, self._prefix = clock, prefix
         self._sources = _Sources()
         self._proxies = [ipaddress.ip_network(each, strict=False) for each in config.trusted_proxies]
@@ -107,6 +127,8 @@ class WebServer:
                 web.get("/api/v1/socket", self._socket),
             ]
         )
+        if self._more is not None:
+            app.add_routes(self._more.routes())
         app[_PREFIX] = self._prefix
         app.on_shutdown.append(self._hang_up)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
@@ -120,6 +142,8 @@ class WebServer:
 
     async def _hang_up(self, _: web.Application) -> None:
         await asyncio.gather(*(socket.close() for socket in list(self._sockets)), return_exceptions=True)
+        if self._more is not None:
+            await self._more.hang_up()
 
     # -- files ---------------------------------------------------------------------------------
 

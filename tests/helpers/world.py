@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,15 +134,24 @@ async def running_world(
     config: Mapping[str, Any] | None = None,
     media: Mapping[str, Any] | None = None,
     address: str | None = None,
+    sections: Mapping[str, Any] | None = None,
+    homeserver: Callable[[Site], Mapping[str, Any]] = lambda site: {},
 ) -> AsyncIterator[World]:
-    """``config``: values laid over the stage section of the bridge's configuration; ``media``: over that section.
-    ``address``: serve page and sound there."""
+    """``config``: values laid over the stage section of the bridge's configuration; ``media``: over that section;
+    ``sections``: whole sections of it; ``homeserver``: laid over Synapse's. ``address``: serve page and sound there."""
     async with AsyncExitStack() as stack:
         site = stack.enter_context(Site.open(directory, address=address))
         site.media = dict(media or {})
         site.write_files(**dict(config or {}))
+        if sections:
+            site.config.write_text(json.dumps({**json.loads(site.config.read_text()), **sections}))
         synapse = LocalSynapse(
-            site.directory / "synapse", site.server_name, site.ports["homeserver"], site.registration, python
+            site.directory / "synapse",
+            site.server_name,
+            site.ports["homeserver"],
+            site.registration,
+            python,
+            extra=homeserver(site),
         )
         stack.push_async_callback(synapse.stop)
         await synapse.start()

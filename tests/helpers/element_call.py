@@ -1,0 +1,120 @@
+"""Element Call, unmodified, as a widget in Chromium: its npm package, a host page of ours, and what one sees of it.
+
+The package is AGPL-3.0: it is run here and no part of it is in this repository.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from aiohttp import web
+
+from bridge.demo.client_api import ClientApi
+from bridge.demo.site import Site
+from tests.helpers.browser import Browser, BrowserError, Page
+from tests.helpers.synapse import ADDRESS, free_port, serving
+from tests.helpers.world import StageHandle
+
+HERE = Path(__file__).parents[1] / "element_call"
+PACKAGE = HERE / "node_modules" / "@element-hq" / "element-call-embedded" / "dist"
+MEMBER = "org.matrix.msc3401.call.member"
+HANG_S = 90
+Pcm = npt.NDArray[np.int16]
+
+RTC = {"enabled": True}
+
+
+def homeserver(site: Site) -> Mapping[str, Any]:
+    """What Synapse needs for it: docs/element-call.md."""
+    listener = {"port": site.ports["homeserver"], "bind_addresses": [ADDRESS], "type": "http", "tls": False}
+    return {
+        "listeners": [{**listener, "resources": [{"names": ["client", "openid"], "compress": False}]}],
+        "experimental_features": {"msc4143_enabled": True, "msc4222_enabled": True, "msc4354_enabled": True},
+        "max_event_delay_duration": "24h",
+        "matrix_rtc": {"transports": [{"type": "livekit", "livekit_service_url": f"{site.web}/livekit"}]},
+        "rc_delayed_event_mgmt": {"per_second": 1000, "burst_count": 1000},
+    }
+
+
+def install() -> None:
+    """The package and the built host page. Raises CalledProcessError with what npm said."""
+    if not PACKAGE.exists():
+        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=HERE, check=True)
+    subprocess.run(["npm", "run", "--silent", "build"], cwd=HERE, check=True)
+
+
+@asynccontextmanager
+async def host_page() -> AsyncIterator[str]:
+    """The origin that serves the host page and the package; yields its URL."""
+    await asyncio.to_thread(install)
+
+    async def index(_: web.Request) -> web.Response:
+        text = "<!doctype html><meta charset=utf-8><title>host</title><body><script src=/host.js></script>"
+        return web.Response(text=text, content_type="text/html")
+
+    async def script(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(HERE / "dist" / "host.js")
+
+    app = web.Application()
+    app.add_routes([web.get("/host", index), web.get("/host.js", script), web.static("/ec", PACKAGE)])
+    async with serving(app, free_port()) as url:
+        yield url
+
+
+class ElementCall:
+    """One person's Element Call in one tab."""
+
+    def __init__(self, page: Page, person: ClientApi) -> None:
+        self.page, self.person = page, person
+
+    @property
+    def key(self) -> str:
+        """The state key of this person's call membership."""
+        return f"_{self.person.user}_{self.person.account.device_id}_m.call"
+
+    async def wait(self, condition: str, what: str, limit_s: float = HANG_S) -> None:
+        try:
+            await self.page.wait(condition, limit_s)
+        except BrowserError as error:
+            console = "\n".join((await self.page.console())[-40:])
+            shown = await self.page.eval("host.text().slice(0, 500)")
+            acts = await self.page.eval("JSON.stringify(host.acts.map((a) => a.act))")
+            raise AssertionError(f"{what}: {error}\nElement Call shows: {shown}\nacts: {acts}\n{console}") from None
+
+    async def joined(self) -> None:
+        await self.wait("host.did('io.element.join') > 0", "Element Call joins")
+
+    async def hear(self, seconds: float) -> Pcm:
+        """What its own audio element plays."""
+        await self.wait("host.listen()", "Element Call plays something")
+        return await self.page.hear(seconds)
+
+    async def press_mute(self) -> None:
+        assert await self.page.eval("host.press('incall_mute')")
+
+    async def text(self) -> str:
+        text: str = await self.page.eval("host.text()")
+        return text
+
+
+async def open_call(browser: Browser, origin: str, person: ClientApi, stage: StageHandle, **more: str) -> ElementCall:
+    page = await browser.open(f"{origin}/host")
+    given = {
+        "homeserver": person.base_url,
+        "user": person.user,
+        "device": person.account.device_id,
+        "token": person.account.access_token,
+        "room": stage.room_id,
+        "more": more,
+    }
+    await page.wait("window.host")
+    await page.eval(f"host.start({json.dumps(given)})")
+    return ElementCall(page, person)
