@@ -8,6 +8,7 @@ so that a name cannot point elsewhere the second time it is asked for.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import json
 import socket
@@ -76,7 +77,7 @@ class SafeHttp:
             if any(each in network for network in self._allowed):
                 continue
             if not each.is_global or each.is_multicast or each.is_reserved:
-                raise RefusedAddress(f"{address} is not an address of the public internet")
+                raise RefusedAddress(errno.EACCES, f"{address} is not an address of the public internet")
 
     async def get(self, url: URL, *, host: str = "", certificate: str | None = None, follow: bool = False) -> Response:
         """GET ``url`` (https). ``host``: the Host header; ``certificate``: the name it must be for, where these are not

@@ -55,11 +55,26 @@ def test_every_section_is_answered_in_its_place(name: str) -> None:
     bundle = [group.items for group in parsed.group if group.semantic == "BUNDLE"]
     living = [each.rtp.muxId for each in parsed.media if each.port]
     assert bundle == [living]
+    voice = [i for i, each in enumerate(parsed.media) if i != first and each.direction == "recvonly"]
+    assert voice == ([7] if name == "element-call-0.26-speaker" else [])  # the only one that speaks in another section
     for number, each in enumerate(parsed.media):
-        if number != first:
+        if number not in (first, *voice):
             assert each.direction == "inactive" or each.port == 0
         if each.kind == "application":
             assert each.port == 0
+
+
+def test_speaking_and_hearing_in_sections_apart() -> None:
+    """LiveKit's clients: the mix goes into the first section that takes sound, the voice comes by another."""
+    sections = re.split(r"(?m)^(?=m=)", answered(OFFERS["element-call-0.26-speaker"]))
+    hears, speaks = sections[1], sections[8]
+    assert "a=sendonly\r\n" in hears
+    assert "a=msid:eyvan stage\r\n" in hears
+    assert "a=recvonly\r\n" in speaks
+    assert "a=msid" not in speaks
+    assert "a=rtpmap:111 opus/48000/2\r\n" in speaks
+    first = answered(OFFERS["element-call-0.26-listener"].replace("a=mid:0\na=recvonly", "a=mid:0\na=sendonly"))
+    assert re.findall(r"(?m)^a=(sendonly|recvonly|inactive)", first)[:3] == ["recvonly", "sendonly", "inactive"]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bridge.demo.people import PageClient
+from bridge.errors import Unavailable
 from tests.helpers.browser import Browser
 from tests.helpers.element_call import HANG_S, MEMBER, RTC, ElementCall, homeserver, host_page, open_call
 from tests.helpers.tone import level_at, ratio_at, sine
@@ -60,6 +65,24 @@ async def hears(call: ElementCall, hz: int, *, loud: bool) -> None:
         assert time.monotonic() < end, f"{hz} Hz at {level:.1f} dBFS in Element Call; it shows {await call.text()}"
 
 
+async def on_air(call: ElementCall, ear: PageClient) -> None:
+    """Press the microphone's button until the caller is heard: after a refusal its first press means mute."""
+    for _ in range(3):
+        await call.press_mute()
+        with contextlib.suppress(Unavailable):
+            await ear.wait(lambda c: ratio_at(c.recent(0.4), CALLERS) > 20, 8, "the caller's tone")
+            return
+    raise AssertionError(f"not heard after three presses; Element Call shows {await call.text()}")
+
+
+async def off_air(ear: PageClient) -> None:
+    await ear.wait(lambda c: level_at(c.recent(0.5), CALLERS) < -60, HANG_S, "silence from the caller")
+
+
+async def membership(world: World, stage: StageHandle) -> Mapping[str, Any]:
+    return await stage.host.get_state(stage.room_id, MEMBER, f"_{world.bot}_STAGE_m.call") or {}
+
+
 async def test_every_role(rtc_world: World, origin: str, chromium: Browser, capsys: pytest.CaptureFixture[str]) -> None:
     world = rtc_world
     stage = await call_stage(world, "Element Call")
@@ -68,25 +91,64 @@ async def test_every_role(rtc_world: World, origin: str, chromium: Browser, caps
     ben.say(sine(PAGE, 1.0), loop=True)
     await ben.mic(True)
     began = time.monotonic()
-    call = await open_call(chromium, origin, world.users["ava"], stage)
+    ava = world.users["ava"]
+    call = await open_call(chromium, origin, ava, stage)
     await call.joined()
     await call.wait("host.listen()", "Element Call plays the stage")
     first = time.monotonic() - began
+
     await hears(call, PAGE, loud=True)
     assert level_at(ben.recent(1.0), CALLERS) < -60, "who listens is not heard"
-    await call.page.screenshot(Path("/tmp/ec-listener.png"))
-    with capsys.disabled():
-        print(f"\n  opened → playing {first:.1f} s")
-        print(await call.text())
+    await ben.wait(lambda c: ava.user in [face.user for face in c.audience.faces], HANG_S, "she sits in the audience")
 
     await world.set_role(stage, "ava", "speaker")
-    await call.page.screenshot(Path("/tmp/ec-promoted.png"))
-    for _ in range(3):
-        await call.press_mute()
-        try:
-            await ben.wait(lambda c: ratio_at(c.recent(0.4), CALLERS) > 20, 6, "the caller's tone")
-            break
-        except Exception as e:
-            print(e)
-    await ben.wait(lambda c: ratio_at(c.recent(0.4), CALLERS) > 20, 6, "the caller's tone")
+    await on_air(call, ben)
     await hears(call, PAGE, loud=True)
+    assert level_at(await call.hear(0.7), CALLERS) < -60, "nobody hears himself"
+    await ben.wait(lambda c: (p := c.speaker(ava.user)) and p.mic == "on", HANG_S, "her microphone shows on")
+
+    await world.set_role(stage, "ava", "speaker", muted=True)
+    await off_air(ben)
+    await hears(call, PAGE, loud=True)
+    await world.set_role(stage, "ava", "speaker")
+    await on_air(call, ben)
+    put_at = time.monotonic()
+    await world.set_role(stage, "ava", "listener")
+    await off_air(ben)
+    silent = time.monotonic() - put_at
+    await call.press_mute()  # whatever she presses now
+    await call.press_mute()
+    await hears(call, PAGE, loud=True)
+    await hears(call, PAGE, loud=True)
+    assert level_at(ben.recent(1.0), CALLERS) < -60
+
+    await stage.host.kick(stage.room_id, ava.user)
+    await call.wait("!host.sound()", "what plays in Element Call ends with the kick")
+    await off_air(ben)
+    await ben.wait(lambda c: ava.user not in [f.user for f in c.audience.faces], HANG_S, "she has gone")
+    with capsys.disabled():
+        print(f"\n  opened → playing {first:.1f} s; demoted → silent {silent:.1f} s; Element Call then shows:")
+        print("  " + " · ".join((await call.text()).split("\n"))[:300])
+
+
+async def test_the_bot_is_a_member_of_the_call_while_the_stage_is_live(rtc_world: World) -> None:
+    world = rtc_world
+    stage = await world.new_stage(topic="Membership")
+
+    async def stands(wanted: bool) -> Mapping[str, Any]:
+        async with asyncio.timeout(HANG_S):
+            while bool(content := await membership(world, stage)) != wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        return content
+
+    content = await stands(True)
+    assert content["foci_preferred"][0]["livekit_service_url"] == f"{world.web}/livekit"
+
+    def is_hint(event: Mapping[str, Any]) -> bool:
+        return event["sender"] == world.bot and MEMBER in str(event["content"].get("body"))
+
+    await stage.host.wait_for_event(
+        stage.room_id, is_hint
+    )  # members may not write theirs: the admin is told what to do
+    await stage.host.send(stage.room_id, "!stage end")
+    await stands(False)
