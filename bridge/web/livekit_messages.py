@@ -51,13 +51,16 @@ def bot_identity(bot: str) -> str:
 def parse_join(text: str) -> L.JoinRequest:
     """The ``join_request`` of the URL: base64url of a wrapped, perhaps gzipped JoinRequest. Raises BadInput."""
     try:
-        wrapped = L.WrappedJoinRequest.FromString(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        wrapped = L.WrappedJoinRequest.FromString(packed)
         raw = wrapped.join_request
         if wrapped.compression == L.WrappedJoinRequest.GZIP:
             inflate = zlib.decompressobj(wbits=31)
             raw = inflate.decompress(raw, MAX_JOIN)
             if inflate.unconsumed_tail:
                 raise ValueError("too long")
+        if not raw:
+            raise ValueError("empty")
         return L.JoinRequest.FromString(raw)
     except (binascii.Error, zlib.error, DecodeError, ValueError):
         raise BadInput("join_request", text[:20], "send a LiveKit JoinRequest (protocol 16 or later)") from None

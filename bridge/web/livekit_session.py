@@ -96,7 +96,7 @@ class CallPage:
         self._news: Me | None = None
         self._view: View | None = None
         self._levels: Mapping[int, int] | None = None
-        self._others_changed = False
+        self._others_changed = self._joined = False
         self._wake = asyncio.Event()
 
     # -- the stage calls these -----------------------------------------------------------------
@@ -129,7 +129,7 @@ class CallPage:
 
     def joined(self, room: str, bot: str, room_name: str) -> None:
         """The first message. What the stage showed until now is older than the answer of the relay."""
-        self._news = None
+        self._news, self._joined = None, True
         self._shown = {each.caller.identity: each.caller for each in self._others().values() if each is not self}
         others = [lk.participant(each, may_speak=False) for each in self._shown.values()]
         self.send(lk.joined(self.info(), others, room=room, name=room_name, bot=bot))
@@ -167,7 +167,7 @@ class CallPage:
             pass  # the reader sees the same
 
     def _say_what_changed(self) -> None:
-        if self.over is not None:
+        if self.over is not None or not self._joined:
             return
         news, self._news = self._news, None
         if news is not None and news.can_speak != self.may_speak:
