@@ -94,9 +94,10 @@ function Panel() {
   );
 }
 
-/** M and H, unless switched off; never while something is written or a modifier is held. */
+/** Escape closes what is open, wherever the focus is. M and H, unless switched off; never while something is written or a modifier is held. */
 function listenToKeys(controls: Controls): () => void {
   const onKey = (event: KeyboardEvent): void => {
+    if (event.key === "Escape") return controls.desk.close();
     if (!singleKeys.peek() || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]") !== null) return;
     // by place on the keyboard, so that a Persian layout works too

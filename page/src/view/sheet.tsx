@@ -1,5 +1,5 @@
 /**
- * A sheet: from below on a phone, a dialog on a desktop. Focus goes in and back to its opener; Escape closes.
+ * A sheet: from below on a phone, a dialog on a desktop. Focus goes in and back to its opener; Escape closes (app.tsx hears it).
  * Modal, unless a microphone is open: then it stands above the dock so that its button is never covered.
  */
 import type { ComponentChildren } from "preact";
@@ -32,7 +32,6 @@ export function Sheet({ title, ownTitle = false, look = "", testid, badge, aside
   const modal = !aside && !live;
   useFocus(node);
   const onKeyDown = (event: KeyboardEvent): void => {
-    if (event.key === "Escape") close();
     if (event.key === "Tab" && modal && node.current !== null) keepInside(event, node.current);
   };
   return (
