@@ -30,7 +30,7 @@ def _library() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError:
-        raise NotThere("the package was built without a C compiler") from None
+        raise NotThere("the package was built without a C compiler (with one: python tools/build_fanout.py)") from None
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
     byte, text = ctypes.c_uint8, ctypes.c_char_p
     library.eyvan_sender_size.restype = library.eyvan_stream_size.restype = size

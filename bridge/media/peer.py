@@ -53,6 +53,12 @@ class Hub(Protocol):
 
     def connected(self, peer: Peer, keys: Keys) -> None: ...
 
+    def hurry(self, peer: Peer) -> None:
+        """Look after the peer more often than each second while it ``wants_care``."""
+
+    def may_sound(self, peer: Peer) -> None:
+        """The peer's gate is open: ask its voice at each tick, until it is shut and has faded."""
+
     def moved(self, path: str) -> None:
         """A peer that was connected by the other path now is by this one, "udp" or "tcp"."""
 
@@ -78,7 +84,7 @@ class Peer:
         self, hub: Hub, stage: str, name: str, owner: str, csrc: int, offer: Offer, now: float, seat: int = 0
     ) -> None:
         """``seat`` spreads listeners over the phases of longer packets (fanout.Sender)."""
-        self.hub, self.stage, self.name, self.owner, self.csrc = hub, stage, name, owner, csrc
+        self.hub, self.stage, self.name, self.owner, self.csrc, self.seat = hub, stage, name, owner, csrc, seat
         self.speak = False
         self.voice = Voice(owner, csrc)
         self.sender = Sender(owner, seat)
@@ -108,6 +114,7 @@ class Peer:
         self._remote_loss = 0.0
         self._rtt: float | None = None
         hub.ufrag_of(self._current.local_ufrag, self)
+        hub.hurry(self)
         self._take_offer(offer)
 
     # -- signalling ------------------------------------------------------------------------------
@@ -159,6 +166,7 @@ class Peer:
         self.speak = speak
         self._pace()
         if speak:
+            self.hub.may_sound(self)
             self.voice.open_gate()
         else:
             self.voice.shut(now)
@@ -248,6 +256,7 @@ class Peer:
 
     def _check_new_address(self, now: float) -> None:
         assert self._address is not None
+        self.hub.hurry(self)
         username = f"{self._current.remote_ufrag}:{self._current.local_ufrag}"
         check = stun.binding_request(username, self._current.remote_password.encode())
         self._own_check, self._checked_at = check[8:20], now

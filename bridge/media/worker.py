@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from bridge.errors import Full, NotFound, Theirs
+from bridge.errors import Full, NotFound, Theirs, Unavailable
 from bridge.media import sdp, stun
 from bridge.media.control import (
     CloseStage,
@@ -76,6 +76,7 @@ class Stage:
         self.mixer = Mixer(bitrate)
         self.fan_out = fan_out
         self.peers: dict[str, Peer] = {}
+        self.sounding: dict[Peer, None] = {}  # whose gate is open, or was and the fade is still to come
         self.leaving: list[Voice] = []  # whose last 10 ms fade out in the next tick
 
 
@@ -95,6 +96,8 @@ class Worker:
         self._engine = self._choose(settings.fan_out)
         self._seats = itertools.count()
         self._peers: dict[str, Peer] = {}
+        self._rota: list[dict[Peer, None]] = [{} for _ in range(_CARE_TICKS)]  # who is looked after at which tick
+        self._urgent: dict[Peer, None] = {}
         self._stages: dict[str, Stage] = {}
         self._by_ufrag: dict[str, Peer] = {}
         self._by_address: dict[Address, Peer] = {}
@@ -144,7 +147,8 @@ class Worker:
     # -- requests --------------------------------------------------------------------------------
 
     def handle(self, request: Message) -> Reply | None:
-        """Do what the control process asks; an error of theirs goes into the reply."""
+        """Do what the control process asks; an error goes into the reply. No request may end the worker: it carries
+        the sound of all the others."""
         try:
             match request:
                 case Join():
@@ -167,6 +171,10 @@ class Worker:
             return Reply(request.id)
         except Theirs as error:
             return Reply(getattr(request, "id", 0), error=error_to(error))
+        except Exception:
+            log.exception("%s was not done", type(request).__name__)
+            failed = Unavailable("the media worker could not do this; its log says why")
+            return Reply(getattr(request, "id", 0), error=error_to(failed))
 
     def _join(self, request: Join) -> Peer:
         now = self._loop.time()
@@ -192,6 +200,7 @@ class Worker:
         peer.path = known.path if known is not None else ""
         self._peers[request.peer] = stage.peers[request.peer] = peer
         stage.fan_out.add(peer.sender)
+        self._rota[peer.seat % _CARE_TICKS][peer] = None
         peer.gate(hear=request.hear, speak=request.speak, now=now)
         return peer
 
@@ -205,10 +214,13 @@ class Worker:
         peer.voice.shut(self._loop.time())
         peer.close()
         self._peers.pop(peer.name, None)
+        self._rota[peer.seat % _CARE_TICKS].pop(peer, None)
+        self._urgent.pop(peer, None)
         stage = self._stages.get(peer.stage)
         if stage is None:
             return
         stage.peers.pop(peer.name, None)
+        stage.sounding.pop(peer, None)
         stage.fan_out.remove(peer.sender)
         stage.leaving.append(peer.voice)
         if not stage.peers:
@@ -225,6 +237,12 @@ class Worker:
             self._by_ufrag.pop(ufrag, None)
         else:
             self._by_ufrag[ufrag] = peer
+
+    def hurry(self, peer: Peer) -> None:
+        self._urgent[peer] = None
+
+    def may_sound(self, peer: Peer) -> None:
+        self._stages[peer.stage].sounding[peer] = None
 
     def address_of(self, address: Address, peer: Peer) -> None:
         self._by_address[address] = peer
@@ -309,8 +327,9 @@ class Worker:
         self._care_for_peers()
 
     def _mix(self, stage: Stage, now: float) -> None:
-        peers = stage.peers.values()
-        voices = [peer.voice for peer in peers if peer.speak or peer.voice.fading]
+        for peer in [each for each in stage.sounding if not (each.speak or each.voice.fading)]:
+            del stage.sounding[peer]
+        voices = [peer.voice for peer in stage.sounding]
         voices += stage.leaving
         stage.leaving = []
         output = stage.mixer.tick(voices, now)
@@ -321,10 +340,11 @@ class Worker:
 
     def _care_for_peers(self) -> None:
         now = self._loop.time()
-        peers = list(self._peers.values())
-        chosen = peers[self._tick % _CARE_TICKS :: _CARE_TICKS]
+        chosen = list(self._rota[self._tick % _CARE_TICKS])
         if self._tick % _URGENT_TICKS == 0:
-            chosen += [peer for peer in peers if peer.wants_care]
+            for peer in [each for each in self._urgent if each.is_closed or not each.wants_care]:
+                del self._urgent[peer]
+            chosen += self._urgent
         for peer in chosen:
             try:
                 if not peer.is_closed:

@@ -17,8 +17,8 @@ from tests.helpers.tone import Samples, sine
 RATE = 48_000
 _FRAME = 960
 _KEPT = 30 * 50  # frames: 30 s
-_BEHIND = int(0.3 * RATE)
-"""aiortc holds four packets back; what is that old has been decoded, or never came."""
+_BEHIND = int(0.6 * RATE)
+"""aiortc holds four packets of up to 60 ms back; what is that old has been decoded, or never came."""
 
 
 class _Mouth(MediaStreamTrack):
