@@ -30,6 +30,7 @@ _MAX_HELD = 8  # DTLS datagrams waiting for the amplification limit; more are dr
 _AMPLIFICATION = 3
 _UNVERIFIED_S = 1.0  # media to a new address that has not answered our check (decisions 1.10)
 _CHECK_EVERY_S = 0.2
+_PATH_SILENT_S = 3.0  # no check for so long on the path we send by: browsers make one each 2.5 s
 _SOURCE_SWITCH_S = 0.5  # another SSRC is followed when the present one was silent for so long
 _REPORT_EVERY_S = 5.0
 
@@ -104,6 +105,7 @@ class Peer:
         self._nominated = False
         self._verified = False
         self._moved_at = self._checked_at = 0.0
+        self._path_heard_at = now  # the last check from where we send
         self._own_check: bytes | None = None  # transaction id
         self._received = self._sent = 0  # bytes before the handshake ends
         self._held: deque[bytes] = deque(maxlen=_MAX_HELD)
@@ -188,7 +190,10 @@ class Peer:
         if message.controlled:
             self.hub.send(stun.role_conflict(message, password), address)
             return True
-        if credentials is self._pending and message.use_candidate:
+        # Chromium nominates up to 2.5 s after it has chosen. In a restart whose old path is dead, any new one will do
+        # until then, as at the beginning.
+        is_rescue = credentials is self._pending and now - self._path_heard_at > _PATH_SILENT_S
+        if credentials is self._pending and (message.use_candidate or is_rescue):
             self.hub.ufrag_of(self._current.local_ufrag, None)
             self._current, self._pending = credentials, None
         self._remember(address)
@@ -196,9 +201,11 @@ class Peer:
         self._received += len(message.data)
         self._sent += len(response)
         self.hub.send(response, address)
-        if message.use_candidate or (self._address is None and not self._nominated):
+        if message.use_candidate or is_rescue or (self._address is None and not self._nominated):
             self._move(address, now)
             self._nominated = self._nominated or message.use_candidate
+        if address == self._address:
+            self._path_heard_at = now
         self._flush()
         return True
 

@@ -294,6 +294,33 @@ async def test_a_restart_that_only_tcp_answers_moves_the_path(relay: tuple[Worke
         again.close()
 
 
+async def test_a_restart_waits_for_a_nomination_only_while_the_old_path_lives(
+    relay: tuple[Workers, Witness], raw: RawPeer
+) -> None:
+    workers, _ = relay
+    await join(workers, raw)
+    await raw.check()
+    await raw.handshake()
+    raw.new_credentials()
+    await join(workers, raw)
+    with raw.new_stream() as stream:
+        checks = 0
+
+        async def moved() -> bool:
+            nonlocal checks
+            checks += 1
+            await raw.check(stream, nominate=False)
+            return (await of_raw(workers)).path == "tcp"
+
+        began = time.monotonic()
+        await until(moved, "the other path", every_s=0.2)
+        assert checks > 5, "the first check came right after one on the old path"
+        assert time.monotonic() - began > 2.5
+        await raw.packet(stream)
+        await raw.check()  # UDP lives again, and is nominated
+        await raw.packet()
+
+
 async def test_a_closed_connection_is_a_candidate_gone(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
     """… and no more than that: the peer stays, the next connection brings its sound back; silence ends it at last."""
     workers, witness = relay
