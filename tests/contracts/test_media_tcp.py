@@ -422,6 +422,22 @@ async def test_many_connections_leave_place_for_people(relay: tuple[Workers, Wit
         assert found.streams_refused >= 800 - most
 
 
+async def test_a_peer_keeps_few_connections(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    """… the last ones that it checked, and the one that sound goes by."""
+    workers, _ = relay
+    await join_by_tcp(workers, raw)
+    with ExitStack() as stack:
+        more = [stack.enter_context(raw.new_stream()) for _ in range(20)]
+        for each in more:
+            await raw.check(each, nominate=False)
+        for each in more[:-7]:
+            await closed_by_relay(each)
+        assert (await counters(workers)).streams == 8
+        await raw.packet()
+        await raw.check(more[-1])
+        await raw.packet(more[-1])
+
+
 async def test_the_next_worker_takes_the_same_port(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
     """Though connections of the one that died are still in the kernel's books."""
     workers, witness = relay

@@ -24,7 +24,7 @@ import pytest
 
 from bridge.demo.people import PageClient
 from bridge.demo.voices import write_wav
-from tests.helpers.browser import Browser, Page
+from tests.helpers.browser import Browser, Kind, Page
 from tests.helpers.hearing import TimedEar
 from tests.helpers.netns import Namespace, block_udp, blocked_udp, inside, nft, require_root, two_namespaces
 from tests.helpers.tone import level_at, ratio_at, sine
@@ -98,7 +98,7 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(world: World, far: Namespace, directory: Path) -> AsyncIterator[Scene]:
+async def scene(world: World, far: Namespace, directory: Path, kind: Kind = "chromium") -> AsyncIterator[Scene]:
     """Called inside A. Returns when ben is on stage with his microphone on."""
     stage = await world.new_stage(topic="Behind a wall")
     ear = TimedEar()
@@ -111,11 +111,10 @@ async def scene(world: World, far: Namespace, directory: Path) -> AsyncIterator[
         ava.say(sine(AVA, 1.0), loop=True)
         await ava.mic(True)
         write_wav(directory / "ben.wav", sine(BEN, 10.0))
+        voice: dict[str, Any] = {"wav": directory / "ben.wav"} if kind == "chromium" else {"tone": BEN}
         link = await world.link("ben", stage)
         with inside(far):
-            browser = await stack.enter_async_context(
-                Browser.launch("chromium", wav=directory / "ben.wav", trusted=world.web)
-            )
+            browser = await stack.enter_async_context(Browser.launch(kind, trusted=world.web, **voice))
         page = await browser.open(link, before=BEFORE)
         await page.wait(LIVE, HANG_S)
         await page.wait("document.querySelector('[data-testid=mic]')?.dataset.state === 'off'", HANG_S)
@@ -132,9 +131,9 @@ async def stage_in(near: Namespace, directory: Path, python: Path, **media: Any)
 
 
 @pytest.mark.timeout(480)
-@pytest.mark.parametrize("announced", [0, 443])
+@pytest.mark.parametrize(("kind", "announced"), [("chromium", 0), ("chromium", 443), ("firefox", 443)])
 async def test_listener_and_speaker_behind_a_wall_that_udp_does_not_pass(
-    announced: int, synapse_python: Path, tmp_path: Path
+    kind: Kind, announced: int, synapse_python: Path, tmp_path: Path
 ) -> None:
     require_root()
     async with two_namespaces() as (near, far):
@@ -149,7 +148,7 @@ async def test_listener_and_speaker_behind_a_wall_that_udp_does_not_pass(
                     "add chain ip nat in { type nat hook prerouting priority dstnat; }",
                     f"add rule ip nat in tcp dport {announced} redirect to :{own}",
                 )
-            async with scene(world, far, tmp_path) as here:
+            async with scene(world, far, tmp_path, kind) as here:
                 await here.both_ways()
                 assert await here.path() == ["tcp", near.address, announced or own]
                 assert await here.metric("eyvan_worker_streams") == 1
@@ -158,14 +157,15 @@ async def test_listener_and_speaker_behind_a_wall_that_udp_does_not_pass(
 
 
 @pytest.mark.timeout(480)
+@pytest.mark.parametrize("kind", ["chromium", "firefox"])
 async def test_udp_that_dies_in_mid_stage(
-    synapse_python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: Kind, synapse_python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require_root()
     async with (
         two_namespaces() as (near, far),
         stage_in(near, tmp_path, synapse_python) as world,
-        scene(world, far, tmp_path) as here,
+        scene(world, far, tmp_path, kind) as here,
     ):
         await here.both_ways()
         assert (await here.path())[0] == "udp"
@@ -188,4 +188,4 @@ async def test_udp_that_dies_in_mid_stage(
         arrivals = await here.page.eval("window.arrivals")
         heard_gap = max(after - before for before, after in itertools.pairwise(arrivals))
         with capsys.disabled():
-            print(f"\n  UDP blocked in mid-stage: ben heard nothing for {heard_gap} ms, unheard {spoken_gap:.0f} ms")
+            print(f"\n  UDP dies, {kind}: ben heard nothing for {heard_gap} ms, unheard {spoken_gap:.0f} ms")
