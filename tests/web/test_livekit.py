@@ -467,3 +467,17 @@ async def test_junk_frames_harm_nobody(hall: Hall) -> None:
     await ben.ping()
     await ava.ping()
     assert not hall.house.media.heard(AVA)
+
+
+async def test_off_means_no_route(hall: Hall) -> None:
+    """The page's server without `MoreRoutes`, as the composition root makes it where matrixrtc is off."""
+    port = free_port()
+    config = WebConfig(public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET)
+    server = WebServer(config, hall.house.rooms, hall.store, LinkSigner(SECRET), hall.clock, "!")
+    await server.start()
+    for method, path in (("POST", "/sfu/get"), ("POST", "/get_token"), ("GET", "/rtc/v1"), ("GET", "/rtc/v1/validate")):
+        async with hall.http.request(method, f"{config.public_url}/livekit{path}") as response:
+            assert response.status == 404
+            assert "Access-Control-Allow-Origin" not in response.headers
+    await server.close()
+    assert not MatrixRtcConfig().enabled

@@ -152,3 +152,33 @@ async def test_the_bot_is_a_member_of_the_call_while_the_stage_is_live(rtc_world
     )  # members may not write theirs: the admin is told what to do
     await stage.host.send(stage.room_id, "!stage end")
     await stands(False)
+
+
+async def test_restart_of_the_bridge_and_end(
+    rtc_world: World, origin: str, chromium: Browser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = rtc_world
+    stage = await call_stage(world, "A restart")
+    await world.set_role(stage, "ben", "speaker")
+    ben = await world.client("ben", stage)
+    ben.say(sine(PAGE, 1.0), loop=True)
+    await ben.mic(True)
+    dara = world.users["dara"]
+    call = await open_call(chromium, origin, dara, stage)
+    await call.joined()
+    await hears(call, PAGE, loud=True)
+
+    await world.kill_bridge()
+    await world.start_bridge()
+    began = time.monotonic()
+    await ben.wait(lambda c: c.state == "live" and c.me.can_speak, HANG_S, "Ben is back")
+    await ben.wait(lambda c: dara.user in [f.user for f in c.audience.faces], HANG_S, "Element Call is back by itself")
+    back = time.monotonic() - began
+    await hears(call, PAGE, loud=True)
+    assert (await membership(world, stage)).get("application") == "m.call"
+
+    await stage.host.send(stage.room_id, "!stage end")
+    await call.wait("!host.sound()", "what plays in Element Call ends with the stage")
+    with capsys.disabled():
+        print(f"\n  bridge ready → Element Call back {back:.1f} s; after the end it shows:")
+        print("  " + " · ".join((await call.text()).split("\n"))[:300])
