@@ -3,6 +3,7 @@
 =====================================  ====================================================================
 ``POST /livekit/sfu/get``              OpenID token → ``{url, jwt}`` (the older form)
 ``POST /livekit/get_token``            the same, of MSC4195
+``POST /livekit/delegate_delayed_…``   a leave made by the service (MSC4195): for ordinary calls alone
 ``GET /livekit/rtc/v1``                LiveKit's signalling; ``…/validate`` says whether a token is good
 =====================================  ====================================================================
 
@@ -42,6 +43,7 @@ from bridge.web.livekit_session import CallPage, Calls, CallSession, seated
 log = logging.getLogger(__name__)
 
 PATH = "/livekit"
+DELEGATE = "/delegate_delayed_leave"
 MAX_CALLS = 2_000
 MAX_FRAME = 128 * 1024  # bytes
 _FALLBACK_S = 30.0
@@ -82,10 +84,10 @@ class LiveKit:
         self._http: aiohttp.ClientSession | None = None
 
     def routes(self) -> list[web.RouteDef]:
-        tokens = [(f"{PATH}/sfu/get", self._sfu_get), (f"{PATH}/get_token", self._get_token)]
+        posts = [("/sfu/get", self._sfu_get), ("/get_token", self._get_token), (DELEGATE, self._delegate)]
         return [
-            *(web.post(path, handler) for path, handler in tokens),
-            *(web.options(path, _preflight) for path, _ in tokens),
+            *(web.post(PATH + path, handler) for path, handler in posts),
+            *(web.options(PATH + path, _preflight) for path, _ in posts),
             web.get(f"{PATH}/rtc/v1", self._rtc),
             web.get(f"{PATH}/rtc/v1/validate", self._validate),
         ]
@@ -109,6 +111,16 @@ class LiveKit:
 
     async def _get_token(self, request: web.Request) -> web.StreamResponse:
         return await self._token(request, "/get_token", "room_id")
+
+    async def _delegate(self, request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        try:
+            body = _object(raw)
+            if self._stage(body.get("room_id", body.get("room"))) is not None:
+                raise NotFound("a stage sends nobody's delayed leave; your client restarts it itself")
+            return await self._pass_on(request, DELEGATE, raw)
+        except EyvanError as error:
+            return self._refusal(request, error)
 
     async def _token(self, request: web.Request, path: str, field: str) -> web.StreamResponse:
         raw = await request.read()

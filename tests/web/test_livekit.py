@@ -195,7 +195,7 @@ async def test_a_token_for_the_form_of_msc4195(hall: Hall) -> None:
 
 
 async def test_browsers_may_ask_from_everywhere(hall: Hall) -> None:
-    for path in ("/sfu/get", "/get_token"):
+    for path in ("/sfu/get", "/get_token", "/delegate_delayed_leave"):
         async with hall.http.options(f"{hall.url}/livekit{path}") as response:
             assert response.status == 204
             assert response.headers["Access-Control-Allow-Origin"] == "*"
@@ -232,9 +232,17 @@ async def test_rooms_without_a_stage_are_passed_on_as_they_came(hall: Hall) -> N
         ("/sfu/get", b'{"room":  "!elsewhere:a.org", "openid_token": {"\\u0061": 1}, "delay_id": "d"}'),
         ("/get_token", b'{"room_id": "!other:a.org", "slot_id": "m.call#ROOM"}'),  # the bot is in, no stage is live
         ("/sfu/get", b"not json"),
+        ("/delegate_delayed_leave", b'{"room_id": "!elsewhere:a.org", "delay_id": "d"}'),
     ):
         assert await hall.post(path, body) == (201, {"url": "wss://sfu.a.org", "jwt": "theirs"})
         assert hall.passed_on.pop()[:2] == ("/jwt" + path, body)
+
+
+async def test_a_stage_sends_nobodys_leave(hall: Hall) -> None:
+    """Element Call asks for it, and restarts its delayed event itself where that is not to be had."""
+    status, got = await hall.post("/delegate_delayed_leave", {"room_id": ROOM, "delay_id": "d"})
+    assert (status, got["errcode"]) == (404, "M_NOT_FOUND")
+    assert not hall.passed_on
 
 
 @pytest.mark.parametrize("hall", [""], indirect=True)
