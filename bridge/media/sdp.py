@@ -123,7 +123,7 @@ def _split(text: str) -> tuple[dict[str, list[str]], str, list[Section]]:
             match = _MEDIA.match(line[2:].strip())
             if match is None or len(sections) == _MAX_SECTIONS:
                 raise BadInput("offer m=", line, f"give '<media> <port> <proto> <formats>', {_MAX_SECTIONS} at most")
-            port = int(match["port"]) if len(match["port"]) < 6 else 0
+            port = _number(match["port"], 65535) or 0
             sections.append(Section(match["kind"], port, match["profile"], match["formats"].split()))
         elif line.startswith("a="):
             name, _, value = line[2:].strip().partition(":")
@@ -134,6 +134,12 @@ def _split(text: str) -> tuple[dict[str, list[str]], str, list[Section]]:
     return session, origin, sections
 
 
+def _number(text: str, highest: int) -> int | None:
+    """A number as SDP writes it: ASCII digits, five at most. None for anything else, and beyond ``highest``."""
+    value = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else None
+    return value if value is not None and value <= highest else None
+
+
 def _first(sections: Sequence[Section], directions: Sequence[str]) -> int | None:
     """The first audio section with one of these directions."""
     found = (i for i, each in enumerate(sections) if each.kind == "audio" and each.direction in directions)
@@ -142,7 +148,7 @@ def _first(sections: Sequence[Section], directions: Sequence[str]) -> int | None
 
 def _bundle(session: Mapping[str, list[str]], audio: Section) -> list[str]:
     for group in session.get("group", []):
-        tag, *mids = group.split()
+        tag, *mids = group.split() or [""]
         if tag == "BUNDLE" and audio.mid in mids:
             for mid in mids:
                 if not _MID.match(mid):
@@ -176,16 +182,17 @@ def _fingerprints(values: Sequence[str]) -> Fingerprints:
 def _opus(audio: Section) -> int:
     for value in audio.attributes.get("rtpmap", []):
         number, _, codec = value.partition(" ")
-        usable = number.isdigit() and int(number) < 128 and not 64 <= int(number) < 96  # RFC 5761 §4
-        if usable and number in audio.formats and codec.strip().lower() == "opus/48000/2":
-            return int(number)
+        kind = _number(number, 127)
+        usable = kind is not None and not 64 <= kind < 96  # RFC 5761 §4
+        if kind is not None and usable and number in audio.formats and codec.strip().lower() == "opus/48000/2":
+            return kind
     raise BadInput("offer a=rtpmap", audio.attributes.get("rtpmap", [None])[0], "offer opus/48000/2 (RFC 7587)")
 
 
 def _max_ptime(value: str | None) -> int:
     """RFC 7587 §6.1: 120 ms where nothing is said; what is no number says nothing."""
-    value = (value or "").strip()
-    return int(value) if re.fullmatch(r"[0-9]{1,5}", value) else 120
+    given = _number((value or "").strip(), 99_999)
+    return 120 if given is None else given
 
 
 def _extensions(audio: Section) -> dict[str, tuple[int, str]]:
@@ -194,8 +201,9 @@ def _extensions(audio: Section) -> dict[str, tuple[int, str]]:
         number, _, uri = value.partition(" ")
         number, _, direction = number.partition("/")
         uri = uri.split(" ")[0]
-        if uri in _ANSWERED_EXTENSIONS and number.isdigit() and 1 <= int(number) <= 14:  # one-byte form, RFC 8285
-            found.setdefault(uri, (int(number), direction))
+        identifier = _number(number, 14)  # one-byte form, RFC 8285
+        if uri in _ANSWERED_EXTENSIONS and identifier:
+            found.setdefault(uri, (identifier, direction))
     return found
 
 

@@ -3,6 +3,7 @@ GStreamer's written after theirs) and what we answer. aiortc's parser is the sec
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from pathlib import Path
@@ -196,3 +197,73 @@ def test_broken_offers_are_refused_or_answered(name: str, data: st.DataObject) -
 def test_an_address_of_either_family_can_come_first() -> None:
     answer = sdp.answer(sdp.parse(GOOD), dataclasses.replace(OURS, addresses=("2001:db8::7",)), 1, 1)
     assert "c=IN IP6 2001:db8::7\r\n" in answer
+
+
+_NUMBERS = st.sampled_from(["", " ", "²", "٣", "-1", "+1", "0", "65536", "9" * 5000, "1e3", "0x10", "\x00", "1/", "/1"])
+_NAMES = st.sampled_from(
+    [
+        "group",
+        "mid",
+        "extmap",
+        "rtpmap",
+        "fmtp",
+        "fingerprint",
+        "setup",
+        "ice-ufrag",
+        "ice-pwd",
+        "ssrc",
+        "maxptime",
+        "candidate",
+    ]
+)
+
+
+@settings(max_examples=1500)
+@given(
+    name=st.sampled_from(sorted(OFFERS)),
+    changes=st.lists(
+        st.tuples(
+            st.integers(0, 400), _NAMES, _NUMBERS, st.sampled_from(["replace", "insert", "value", "drop", "cut"])
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_a_changed_offer_is_taken_or_refused_and_nothing_else(
+    name: str, changes: list[tuple[int, str, str, str]]
+) -> None:
+    """One attribute with a number that is none ended the worker once, and with it the sound of everybody."""
+    lines = OFFERS[name].split("\r\n")
+    for place, attribute, number, how in changes:
+        at = place % len(lines)
+        match how:
+            case "replace":
+                lines[at] = f"a={attribute}:{number}"
+            case "insert":
+                lines.insert(at, f"a={attribute}:{number} urn:ietf:params:rtp-hdrext:ssrc-audio-level")
+            case "value":
+                lines[at] = re.sub(r"\d+", number.replace("\\", ""), lines[at], count=1)
+            case "drop":
+                del lines[at : at + 1]
+            case "cut":
+                lines[at] = lines[at][: len(lines[at]) // 2]
+        lines = lines or ["v=0"]
+    with contextlib.suppress(BadInput):
+        answered("\r\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a=group:",
+        "a=group: ",
+        "a=extmap:² urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+        "a=rtpmap:² opus/48000/2",
+        "a=extmap:" + "1" * 5000 + " urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+        "a=rtpmap:" + "1" * 5000 + " opus/48000/2",
+    ],
+)
+def test_numbers_that_are_none_say_nothing(line: str) -> None:
+    first, rest = GOOD.split("m=", 1)
+    for text in (f"{first}{line}\r\nm={rest}", f"{first}m={rest}{line}\r\n"):
+        assert "a=ice-lite" in answered(text)

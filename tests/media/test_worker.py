@@ -13,7 +13,7 @@ import pytest
 
 from bridge.errors import BadInput, ConfigError, Full, NotFound, Unavailable
 from bridge.ids import PeerId, StageId
-from bridge.media import control, udp
+from bridge.media import control, sdp, udp, worker
 from bridge.media.control import WorkerSettings
 from bridge.media.workers import Workers
 from tests.helpers.raw_peer import RawPeer
@@ -169,3 +169,19 @@ async def test_a_stopped_worker_catches_up_without_a_flood() -> None:
         assert after.tick_errors == 0
     finally:
         await workers.close()
+
+
+async def test_a_request_that_fails_in_the_worker_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker carries everybody's sound: a defect in one request is an answer to that request."""
+    engine = worker.Worker(WorkerSettings(bind="127.0.0.1", announce=("127.0.0.1",)), lambda message: None)
+    try:
+        monkeypatch.setattr(sdp, "parse", lambda text: 1 // 0)
+        reply = engine.handle(control.Join(7, "stage", "peer", "owner", "v=0", True, False))
+        assert reply is not None
+        assert reply.error is not None
+        assert (reply.id, reply.error["kind"]) == (7, "Unavailable")
+        after = engine.handle(control.GetStats(8))
+        assert after is not None
+        assert after.stats is not None
+    finally:
+        engine.close()
