@@ -68,8 +68,8 @@ class _Target:
 
 
 class OpenId:
-    """Asks homeservers whose tokens these are. ``close`` is harmless twice. Bounds: 50 questions at once, 100,000
-    hashes. The memory of hashes goes with the process: see docs/element-call.md."""
+    """Asks homeservers whose tokens these are. ``close`` is harmless twice. Bounds: 50 questions to others'
+    servers at once, 100,000 hashes. The memory of hashes goes with the process: see docs/element-call.md."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class OpenId:
         mark = hashlib.sha256(f"{service}\0{token.server}\0{token.access_token}".encode()).digest()
         self._take(mark)
         try:
-            async with asyncio.timeout(LIMIT_S), self._slots:
+            async with asyncio.timeout(LIMIT_S):
                 status, body = await self._ask(token)
         except BaseException as error:  # it was not answered: the same token may come again
             self._taken.pop(mark, None)
@@ -123,9 +123,10 @@ class OpenId:
         query = {"access_token": token.access_token}
         if token.server == self._own_server:
             return await self._ask_own(URL(self._own_address + USERINFO).update_query(query))
-        target = await self._resolve(token.server)
-        url = URL.build(scheme="https", host=target.host, port=target.port, path=USERINFO, query=query)
-        answer = await self._safe.get(url, host=target.header, certificate=target.name)
+        async with self._slots:  # others' servers may be slow on purpose; our own users never wait for them
+            target = await self._resolve(token.server)
+            url = URL.build(scheme="https", host=target.host, port=target.port, path=USERINFO, query=query)
+            answer = await self._safe.get(url, host=target.header, certificate=target.name)
         return answer.status, answer.body
 
     async def _ask_own(self, url: URL) -> tuple[int, Any]:

@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 PATH = "/livekit"
 DELEGATE = "/delegate_delayed_leave"
 MAX_CALLS = 2_000
+MAX_DEVICES = 5  # of one person in one stage
 MAX_FRAME = 128 * 1024  # bytes
 _FALLBACK_S = 30.0
 _DEVICE = 255  # characters
@@ -81,9 +82,11 @@ class LiveKit:
         self._service = service_url(public_url)
         self._calls = Calls()
         self._sockets: set[web.WebSocketResponse] = set()
+        self._sign_in: Callable[[web.Request], None] = lambda request: None
         self._http: aiohttp.ClientSession | None = None
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self, sign_in: Callable[[web.Request], None]) -> list[web.RouteDef]:
+        self._sign_in = sign_in
         posts = [("/sfu/get", self._sfu_get), ("/get_token", self._get_token), (DELEGATE, self._delegate)]
         return [
             *(web.post(PATH + path, handler) for path, handler in posts),
@@ -129,6 +132,7 @@ class LiveKit:
             stage = self._stage(body.get(field))
             if stage is None:
                 return await self._pass_on(request, path, raw)
+            self._sign_in(request)
             call = await (self._of_sfu_get(body, stage) if path == "/sfu/get" else self._of_get_token(body, stage))
             may_speak = stage.state.may_speak(call.user)
             jwt = self._tokens.make(call, self._clock.now_ms(), may_speak=may_speak)
@@ -234,6 +238,9 @@ class LiveKit:
             stage = self._rooms.of_room(call.room)
             if stage is None:
                 raise Refused("not-in-room")
+            others = [each for key, each in self._calls.of(call.stage).items() if key != call.identity]
+            if sum(each.user == call.user for each in others) >= MAX_DEVICES:
+                raise Full(f"you are in this call with {MAX_DEVICES} devices already", 10_000)
             page = CallPage(
                 call,
                 stage.state.name(call.user),

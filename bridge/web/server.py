@@ -44,6 +44,7 @@ STATIC = Path(__file__).parent / "static"
 MAX_BODY = 16 * 1024  # bytes
 GUEST_HOURS = 12
 _SIGN_INS_A_MINUTE = 60  # for one source address; whole mobile carriers sit behind one
+_CALLS_A_MINUTE = 300  # Element Call signs in three times to join
 _SOURCES = 10_000  # the least recent is forgotten
 
 _PENDING = 2_000  # sockets that have not said hello; further ones are told to come again
@@ -70,13 +71,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class _Sources:
     """Sign-ins for each source address in the last minute, by token bucket. Bounded."""
 
-    def __init__(self) -> None:
+    def __init__(self, a_minute: int) -> None:
+        self._a_minute = float(a_minute)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, source: str, now: float) -> None:
         """Raises Full."""
-        tokens, at = self._buckets.pop(source, (float(_SIGN_INS_A_MINUTE), now))
-        tokens = min(float(_SIGN_INS_A_MINUTE), tokens + (now - at) * _SIGN_INS_A_MINUTE / 60)
+        tokens, at = self._buckets.pop(source, (self._a_minute, now))
+        tokens = min(self._a_minute, tokens + (now - at) * self._a_minute / 60)
         self._buckets[source] = (max(0.0, tokens - 1), now)
         if len(self._buckets) > _SOURCES:
             self._buckets.popitem(last=False)
@@ -87,7 +89,8 @@ class _Sources:
 class MoreRoutes(Protocol):
     """Routes of the same origin that know nothing of pages."""
 
-    def routes(self) -> list[web.RouteDef]: ...
+    def routes(self, sign_in: Callable[[web.Request], None]) -> list[web.RouteDef]:
+        """``sign_in`` counts an attempt for its source address; raises Full."""
 
     async def hang_up(self) -> None:
         """The server stops: end every socket."""
@@ -109,7 +112,8 @@ class WebServer:
         self._config, self._rooms, self._store, self._signer = config, rooms, store, signer
         self._more = more
         self._clock, self._prefix = clock, prefix
-        self._sources = _Sources()
+        self._sources = _Sources(_SIGN_INS_A_MINUTE)
+        self._more_sources = _Sources(_CALLS_A_MINUTE)
         self._proxies = [ipaddress.ip_network(each, strict=False) for each in config.trusted_proxies]
         self._frames = Frames(clock.now_ms)
         self._sockets: set[web.WebSocketResponse] = set()
@@ -128,7 +132,7 @@ class WebServer:
             ]
         )
         if self._more is not None:
-            app.add_routes(self._more.routes())
+            app.add_routes(self._more.routes(self._count_sign_in))
         app[_PREFIX] = self._prefix
         app.on_shutdown.append(self._hang_up)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
@@ -166,6 +170,9 @@ class WebServer:
         return web.FileResponse(path, headers={**_HEADERS, "Cache-Control": cache})
 
     # -- sign in -------------------------------------------------------------------------------
+
+    def _count_sign_in(self, request: web.Request) -> None:
+        self._more_sources.take(self._source(request), asyncio.get_running_loop().time())
 
     def _source(self, request: web.Request) -> str:
         """The address the request came from; a proxy's word counts only from a trusted proxy."""

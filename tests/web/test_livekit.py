@@ -434,6 +434,27 @@ async def test_one_device_has_one_seat(hall: Hall) -> None:
     await last.ping()
 
 
+async def test_one_person_has_few_devices(hall: Hall) -> None:
+    clients = [(await hall.call(AVA, f"D{number}"))[0] for number in range(5)]
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await hall.http.ws_connect(hall.join_url(await hall.token(AVA, "D5")))
+    assert refused.value.status == 429
+    await hall.call(AVA, "D0")  # a device that is in may join anew
+    await hall.call(BEN)
+    await clients[1].send(leave=L.LeaveRequest())
+    await clients[1].closed()
+    await until(lambda: len(hall.house.stage()._seats.of([AVA])) == 4, "one device gone")
+    await hall.call(AVA, "D5")
+
+
+async def test_sign_ins_of_one_source_are_limited(hall: Hall) -> None:
+    body = {"room": ROOM, "openid_token": hall.openid(AVA), "device_id": ""}  # refused before anybody is asked
+    answers = await asyncio.gather(*(hall.post("/sfu/get", body) for _ in range(320)))
+    assert {status for status, _ in answers} == {400, 429}
+    status, _ = await hall.post("/sfu/get", {"room": "!elsewhere:a.org"})
+    assert status == 201, "ordinary calls are not counted"
+
+
 async def test_callers_see_each_other_and_who_talks(hall: Hall) -> None:
     ava, _ = await hall.call(AVA)
     ben, joined = await hall.call(BEN)

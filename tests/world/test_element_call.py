@@ -182,3 +182,18 @@ async def test_restart_of_the_bridge_and_end(
     with capsys.disabled():
         print(f"\n  bridge ready → Element Call back {back:.1f} s; after the end it shows:")
         print("  " + " · ".join((await call.text()).split("\n"))[:300])
+
+
+async def test_two_callers_hear_each_other(rtc_world: World, origin: str, chromium: Browser) -> None:
+    world = rtc_world
+    stage = await call_stage(world, "Two")
+    await world.set_role(stage, "cyrus", "speaker")
+    speaker = await open_call(chromium, origin, world.users["cyrus"], stage)
+    await speaker.joined()
+    listener = await open_call(chromium, origin, world.users["dara"], stage)
+    await listener.joined()
+    await hears(listener, CALLERS, loud=True)  # who joins as a speaker is heard without a press
+    assert level_at(await speaker.hear(0.7), CALLERS) < -60, "nobody hears himself, nor who only listens"
+    await listener.wait("host.text().includes('cyrus')", "the other caller's name")
+    await listener.wait("!host.text().includes('Waiting for media')", "nobody is waited for")
+    await speaker.wait("host.text().includes('dara')", "the other caller's name")
