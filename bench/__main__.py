@@ -40,17 +40,18 @@ class Series:
 
 
 def series(pion: Path | None, many: Sequence[int]) -> list[Series]:
+    few = [number for number in many if number <= 1000]
     found = [
         Series("Eyvan, C", 60, many, lambda: servers.Eyvan("c", 60)),
         Series("Eyvan, C", 20, many, lambda: servers.Eyvan("c", 20)),
     ]
     if pion is not None:
-        found.append(Series("Pion forwarder", 20, many, lambda: servers.pion(pion)))
+        found.append(Series("Pion forwarder", 20, (200, 500, 1000), lambda: servers.pion(pion)))
     return [
         *found,
-        Series("aiortc MediaRelay", 20, (10, 20, 30), servers.media_relay),
-        Series("Eyvan, Python", 60, many, lambda: servers.Eyvan("python", 60)),
-        Series("Eyvan, Python", 20, many, lambda: servers.Eyvan("python", 20)),
+        Series("aiortc MediaRelay", 20, (10, 20), servers.media_relay),
+        Series("Eyvan, Python", 60, few, lambda: servers.Eyvan("python", 60)),
+        Series("Eyvan, Python", 20, few, lambda: servers.Eyvan("python", 20)),
     ]
 
 
@@ -82,7 +83,7 @@ async def run(given: argparse.Namespace, pion: Path | None, keep: Callable[[Sequ
                 rows.append(await floor(at, given.host, given.seconds / 2))
                 print(report.line(rows[-1]), flush=True)
             keep(rows)
-            if not row.holds:
+            if row.loss > 0.01:  # a row that is only late, on a busy machine, is told as such and the next is tried
                 break
 
 
