@@ -7,7 +7,7 @@ import types
 import typing
 from typing import Any, cast
 
-from bridge.errors import BadInput
+from bridge.errors import BadInput, BadToken, EyvanError, Unavailable
 from bridge.web import messages as m
 
 
@@ -43,3 +43,22 @@ def read_as(kind: Any, value: Any) -> Any:
     if extra:
         raise BadInput(sorted(extra)[0], value, f"{kind} has no such field")
     return cast(Any, kind)(**{name: read_as(hints[name], each) for name, each in value.items()})
+
+
+class RequestRefused(EyvanError):
+    """The server's ``refused`` to one of our requests: ``errcode`` and a sentence."""
+
+    def __init__(self, errcode: str, text: str) -> None:
+        super().__init__(f"{errcode}: {text}")
+        self.errcode = errcode
+
+
+def read_opened(status: int, body: Any) -> m.SessionOpened:
+    """The answer to ``POST /api/v1/sessions``. Raises Unavailable (later may do), BadToken, RequestRefused."""
+    if status in (429, 502, 503, 504):
+        raise Unavailable(f"{status} {body.get('error')}")
+    if status == 401:
+        raise BadToken(str(body.get("reason")), str(body.get("error")))
+    if status != 200:
+        raise RequestRefused(str(body.get("errcode")), str(body.get("error")))
+    return cast(m.SessionOpened, read_as(m.SessionOpened, body))

@@ -11,20 +11,11 @@ from pathlib import Path
 
 import aiohttp
 
-from bridge.errors import Unavailable
+from bridge.demo.child import start_child, until_ready
 
 _START_LIMIT_S = 90.0
 _STOP_LIMIT_S = 20.0
 _LOG_TAIL = 3_000  # characters
-
-# PR_SET_PDEATHSIG (prctl(2), option 1) outlives exec: the bridge ends with us however we end.
-_DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class LocalBridge:
@@ -43,46 +34,39 @@ class LocalBridge:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
-        """Start, and return when it is ready. Raises Unavailable with the end of its log where it dies or hangs."""
+        """Start, and return when it is ready. Raises ChildEnded where it dies, Unavailable where it hangs, both with
+        the end of its log."""
         if self.pid:
             return
-        command = [sys.executable, "-m", "bridge", "run", "-c", str(self.config)]
-        with self.log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid())),
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # Ctrl-C in our terminal reaches us alone; we stop it in our order
-            )
+        self._process = await start_child(
+            *(sys.executable, "-m", "bridge", "run", "-c", str(self.config)),
+            output=self.log,
+            dies_by=signal.SIGTERM,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
         try:
-            async with asyncio.timeout(_START_LIMIT_S):
-                await self._until_ready()
-        except TimeoutError:
-            await self.stop()
-            raise Unavailable(f"the bridge was not ready within {_START_LIMIT_S:g} s; {self.log_tail()}") from None
+            await until_ready(self._process, "the bridge", self._ask, _START_LIMIT_S, self.log_tail)
         except BaseException:
             await self.stop()
             raise
 
-    async def _until_ready(self) -> None:
-        assert self._process
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
-            while True:
-                if self._process.returncode is not None:
-                    raise Unavailable(f"the bridge ended with code {self._process.returncode}; {self.log_tail()}")
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-                    async with http.get(self.ready_url) as response:
-                        if response.status == 200:
-                            return
-                await asyncio.sleep(0.05)
+    async def _ask(self, http: aiohttp.ClientSession) -> None:
+        async with http.get(self.ready_url) as response:
+            response.raise_for_status()
 
     async def wait(self) -> int:
         """Until it has ended by itself; its exit code."""
         assert self._process
         return await self._process.wait()
+
+    async def start_again(self) -> None:
+        """After it has ended by itself: as ``start``. Media workers that it left are killed: they hold the port."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.returncode is not None
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its own group since start_new_session
+        await self.start()
 
     async def stop(self) -> None:
         """End it with SIGTERM and wait until it is gone; killed with its workers where it does not end in time."""

@@ -109,6 +109,14 @@ class Show:
             self._rest()
             self._spin(f"on stage · {text}")
 
+    def news(self, text: str) -> None:
+        """What has happened to the demo itself, between the lines of the play."""
+        if self.headless:
+            self.plain(text)
+        else:
+            self._rest()
+            self._console.print(Text(text, "yellow"))
+
     def plain(self, text: str) -> None:
         print(text, flush=True)
 

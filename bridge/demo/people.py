@@ -2,13 +2,13 @@
 
 ``PageClient`` is used by the demo's speakers and by the tests. It does what the page does: the link
 is exchanged for a session, one WebSocket carries snapshot, patches, requests and SDP, one sendrecv
-peer connection carries the sound both ways and is never renegotiated. When the connection breaks
-it comes back by itself, with the microphone as the person had left it.
-
-::
+peer connection carries the sound both ways and is never renegotiated. When the relay has lost that
+(``me.can_hear`` ends, or ICE fails), another one is offered at once on the same WebSocket; when the WebSocket
+breaks, all comes back by itself. The microphone is then as the person had left it. ::
 
     connect ──► opening ──► live ──► lost ──► opening …       (0.2 s to 3 s between two tries)
-                                └──► over      bye: ended, removed, left_room, expired, elsewhere
+                   ▲          ├──► over        bye: ended, removed, left_room, expired, elsewhere
+                   └──────────┘                the relay has lost the peer connection
 """
 
 from __future__ import annotations
@@ -28,24 +28,19 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame
 
-from bridge.demo.frames import parse_link, read_as, read_frame
+from bridge.demo.frames import RequestRefused, parse_link, read_frame, read_opened
 from bridge.demo.sound import Ear, Pcm, Voice
-from bridge.errors import BadInput, BadToken, EyvanError, Unavailable
+from bridge.errors import BadInput, BadToken, Unavailable
 from bridge.live import view
 from bridge.web import messages as m
 
+__all__ = ["PageClient", "RequestRefused"]
 State = Literal["new", "opening", "live", "lost", "over"]
 _FINAL = {"ended", "removed", "left_room", "elsewhere"}
 _ANSWER_S = 30.0  # a hang limit, not a goal
+_LATER = {"M_UNAVAILABLE", "M_LIMIT_EXCEEDED"}  # the relay starts again, or has an offer of ours
+_OFFER_AGAIN_S = 0.3
 _TOLD = 200  # notices and refusals kept; the oldest is dropped
-
-
-class RequestRefused(EyvanError):
-    """The server's ``refused`` to one of our requests: ``errcode`` and a sentence."""
-
-    def __init__(self, errcode: str, text: str) -> None:
-        super().__init__(f"{errcode}: {text}")
-        self.errcode = errcode
 
 
 class PageClient:
@@ -74,6 +69,7 @@ class PageClient:
         self._waiting: dict[int, asyncio.Future[m.Done | m.MediaAnswer]] = {}
         self._ids = 0
         self._changed = asyncio.Event()
+        self._sound_lost = asyncio.Event()  # the relay has no peer connection of ours any more
         self._error: BaseException | None = None
         self._run: asyncio.Task[None] | None = None
         self._hearing: set[asyncio.Task[None]] = set()
@@ -253,15 +249,15 @@ class PageClient:
                 async for frame in ws:
                     self._take(frame.json())
                     if media is None and self.snapshot is not None and self.bye is None:
-                        media = asyncio.create_task(self._connect_media(), name=f"media {self.name}")
-                        media.add_done_callback(self._media_ready)
+                        media = asyncio.create_task(self._keep_media(), name=f"media {self.name}")
+                        media.add_done_callback(self._media_failed)
                 if self.bye is not None and self.bye.reason == "expired":
                     self._session = None
             finally:
                 if media is not None:
                     media.cancel()
                     outcome = (await asyncio.gather(media, return_exceptions=True))[0]
-                    if isinstance(outcome, RequestRefused):
+                    if isinstance(outcome, RequestRefused) and self.bye is None:
                         raise outcome
 
     async def _open_session(self) -> None:
@@ -269,17 +265,31 @@ class PageClient:
         body = {"link": self.token, "device": self._device} if self.token else {"guest": self.stage_id}
         body = {name: value for name, value in body.items() if value is not None}
         async with self._http.post(self.base + "/api/v1/sessions", json=body) as answer:
-            got = await answer.json()
-            if answer.status in (429, 502, 503, 504):
-                raise Unavailable(f"{answer.status} {got.get('error')}")
-            if answer.status == 401:
-                raise BadToken(str(got.get("reason")), str(got.get("error")))
-            if answer.status != 200:
-                raise RequestRefused(str(got.get("errcode")), str(got.get("error")))
-            opened = read_as(m.SessionOpened, got)
+            opened = read_opened(answer.status, await answer.json())
             self._session, self._device = opened.session, opened.device or self._device
 
-    async def _connect_media(self) -> None:
+    async def _keep_media(self) -> None:
+        """One peer connection after another. Raises Unavailable; RequestRefused where no first offer is taken."""
+        pause, renews = _OFFER_AGAIN_S, False
+        while True:
+            self._sound_lost.clear()
+            try:
+                live = await self._connect_media()
+            except RequestRefused as error:
+                live = False
+                if not renews and error.errcode not in _LATER:
+                    raise
+            if live:
+                pause, renews = _OFFER_AGAIN_S, True
+                await self._sound_lost.wait()
+                self.state = "opening"
+            else:
+                await asyncio.sleep(pause)
+                pause = min(3.0, pause * 2)
+            await self._drop_media()
+
+    async def _connect_media(self) -> bool:
+        """Offer a new peer connection. False where it was lost before it was up."""
         pc = self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         pc.addTransceiver(self.voice, direction="sendrecv")
         pc.on("track", self._on_track)
@@ -288,22 +298,25 @@ class PageClient:
         answer = await self.request(m.Offer(self._next_id(), pc.localDescription.sdp))
         assert isinstance(answer, m.MediaAnswer)
         await pc.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
-        await self.wait(lambda c: c.media_connected, what="ICE and DTLS")
+        await self.wait(lambda c: c.media_connected or c._sound_lost.is_set(), what="ICE and DTLS")
+        if self._sound_lost.is_set():
+            return False
         self.connections += 1
         self.state = "live"
         self._changed.set()
         if self._mic:
             with contextlib.suppress(RequestRefused):  # no longer allowed to speak: the microphone stays off
                 await self.mic(True)
+        return True
 
-    def _media_ready(self, media: asyncio.Task[None]) -> None:
+    def _media_failed(self, media: asyncio.Task[None]) -> None:
         if not media.cancelled() and media.exception() is not None:
             self.break_connection()
 
     def _on_media_state(self) -> None:
         self._changed.set()
-        if self._pc is not None and self._pc.connectionState in ("failed", "closed") and self.state == "live":
-            self.break_connection()
+        if self._pc is not None and self._pc.connectionState in ("failed", "closed"):
+            self._sound_lost.set()
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         task = asyncio.create_task(self._hear(track), name=f"ear {self.name}")
@@ -316,12 +329,17 @@ class PageClient:
                 self._ear.hear(cast(AudioFrame, await track.recv()))
 
     async def _drop(self) -> None:
-        """What one connection had: its waiting requests, its peer connection, its ears."""
+        """What one WebSocket had: its waiting requests and the sound."""
         for future in list(self._waiting.values()):
             if not future.done():
                 future.set_exception(Unavailable("the connection was lost"))
                 future.exception()  # nobody may be waiting any more
-        pc, self._pc, self._socket = self._pc, None, None
+        self._socket = None
+        await self._drop_media()
+
+    async def _drop_media(self) -> None:
+        """The peer connection and its ears."""
+        pc, self._pc = self._pc, None
         if pc is not None:
             pc.remove_all_listeners()
             await pc.close()
@@ -338,7 +356,10 @@ class PageClient:
             case m.Snapshot():
                 self.snapshot = message
             case m.Patch():
+                heard = self.me.can_hear
                 self._patch(message)
+                if heard and not self.me.can_hear:
+                    self._sound_lost.set()
             case m.Done() | m.MediaAnswer():
                 self._settle(message.id, message)
             case m.RefusedAnswer():

@@ -1,7 +1,7 @@
 """`eyvan demo`: a homeserver, the bridge and an evening with people who really talk, on this machine.
 
 Start and stop are one stack: what was started last is stopped first, whether Ctrl-C, an error or the
-end of the homeserver was the cause.
+end of a homeserver was the cause. A bridge that dies is started again, and pages and speakers come back by themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from bridge.demo.play import Play
 from bridge.demo.site import LOOPBACK, Site, write_whole
 from bridge.demo.synapse import LocalSynapse, ensure_synapse
 from bridge.demo.voices import Voices, render
-from bridge.errors import ConfigError, EyvanError, Unavailable
+from bridge.demo.watch import homeserver_end, keep_bridge
+from bridge.errors import ConfigError, EyvanError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +75,7 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
 class _Demo:
     def __init__(self, site: Site, show: Show, report: Path | None) -> None:
         self._site, self._show, self._report = site, show, report
+        self._facts: Facts | None = None
 
     async def run(self) -> None:
         """Start all, show it, play; stops all on its way out."""
@@ -81,6 +84,19 @@ class _Demo:
         async with contextlib.AsyncExitStack() as stack:
             synapse, partner = await self._homeservers(stack)
             bridge = await self._bridge(stack)
+            if self._report is not None:
+                stack.callback(self._report.unlink, missing_ok=True)
+            await _first(
+                self._perform(bridge, synapse, partner),
+                keep_bridge(bridge, self._show.news, lambda: self._bridge_back(bridge)),
+                *(homeserver_end(each) for each in (synapse, partner) if each),
+            )
+        if not self._show.headless:
+            self._show.plain("stopped")
+
+    async def _perform(self, bridge: LocalBridge, synapse: LocalSynapse, partner: LocalSynapse | None) -> None:
+        """The evening, from signing in on; never returns by itself, and has closed what it opened when it ends."""
+        async with contextlib.AsyncExitStack() as stack:
             evening = await self._evening(stack, synapse, partner)
             with self._show.step("Preparing the voices"):
                 voices = await render(self._site.directory / "voices", self._show.doing)
@@ -89,11 +105,17 @@ class _Demo:
             with self._show.step("Bringing the speakers on stage"):
                 await play.enter()
             self._ready(evening, voices, bridge, synapse, partner)
-            if self._report is not None:
-                stack.callback(self._report.unlink, missing_ok=True)
-            await _first(play.run(), _ended(bridge))
-        if not self._show.headless:
-            self._show.plain("stopped")
+            await play.run()
+
+    def _bridge_back(self, bridge: LocalBridge) -> None:
+        """The report holds the pid of the bridge that runs now."""
+        if self._facts is not None:  # else it is written later, with that pid
+            self._write_report(replace(self._facts, pids={**self._facts.pids, "bridge": bridge.pid}))
+
+    def _write_report(self, facts: Facts) -> None:
+        self._facts = facts
+        if self._report is not None:
+            write_whole(self._report, facts.report() + "\n")
 
     async def _homeservers(self, stack: contextlib.AsyncExitStack) -> tuple[LocalSynapse, LocalSynapse | None]:
         site = self._site
@@ -173,14 +195,8 @@ class _Demo:
             address=self._site.address,
             partner=partner.url if partner else None,
         )
-        if self._report is not None:
-            write_whole(self._report, facts.report() + "\n")
+        self._write_report(facts)
         self._show.ready(facts)
-
-
-async def _ended(bridge: LocalBridge) -> None:
-    code = await bridge.wait()
-    raise Unavailable(f"the bridge ended with code {code}; {bridge.log_tail()}")
 
 
 async def _first(*works: Coroutine[Any, Any, None]) -> None:

@@ -25,8 +25,9 @@ from typing import Any
 
 import aiohttp
 
+from bridge.demo.child import start_child, until_ready
 from bridge.demo.client_api import Account, ClientApi, call
-from bridge.errors import ConfigError, EyvanError, MatrixRefused, Unavailable
+from bridge.errors import ConfigError, MatrixRefused
 from bridge.ids import UserId
 
 __all__ = ["SYNAPSE_VERSION", "Account", "ClientApi", "FederationSettings", "LocalSynapse", "ensure_synapse"]
@@ -41,16 +42,6 @@ _PLENTY = {"per_second": 10_000, "burst_count": 10_000}
 _PROBE = f"""
 import importlib.metadata, sys, synapse.app
 sys.exit(importlib.metadata.version("matrix-synapse") != {SYNAPSE_VERSION!r})
-"""
-
-# Runs in the child before Synapse: PR_SET_PDEATHSIG (prctl(2), option 1) outlives exec, so that Synapse is killed
-# with us however we end. The parent may be gone before the call, hence the second look.
-_DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
@@ -240,50 +231,27 @@ class LocalSynapse:
         if self.pid:
             return
         config = self.write_config()
-        with (self.directory / "synapse.out").open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                _DIE_WITH_PARENT,
-                str(os.getpid()),
-                str(self._python),
-                "-m",
-                "synapse.app.homeserver",
-                "-c",
-                str(config),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=self.directory,
-                start_new_session=True,  # Ctrl-C in our terminal reaches us alone; we stop it in our order
-            )
+        self._process = await start_child(
+            *(str(self._python), "-m", "synapse.app.homeserver", "-c", str(config)),
+            output=self.directory / "synapse.out",
+            dies_by=signal.SIGKILL,
+            cwd=self.directory,
+        )
         try:
-            async with asyncio.timeout(_START_LIMIT_S):
-                await self._until_ready()
-        except TimeoutError:
-            await self.stop()
-            raise Unavailable(
-                f"Synapse did not answer on {self.url} within {_START_LIMIT_S} s:\n{self.log_tail()}"
-            ) from None
+            await until_ready(self._process, f"Synapse on {self.url}", self._ask, _START_LIMIT_S, self.log_tail)
         except BaseException:
             await self.stop()
             raise
 
-    async def _until_ready(self) -> None:
+    async def _ask(self, http: aiohttp.ClientSession) -> None:
+        async with http.get(f"{self.url}/health") as response:
+            response.raise_for_status()
+        await call(http, self.url, "GET", "/_matrix/client/versions")
+
+    async def wait(self) -> int:
+        """Until it has ended by itself; its exit code."""
         assert self._process
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
-            while True:
-                if self._process.returncode is not None:
-                    raise Unavailable(
-                        f"Synapse ended with code {self._process.returncode}; "
-                        f"see {self.directory}/synapse.log:\n{self.log_tail()}"
-                    )
-                with contextlib.suppress(EyvanError, aiohttp.ClientError, TimeoutError, OSError):
-                    async with http.get(f"{self.url}/health") as response:
-                        response.raise_for_status()
-                    await call(http, self.url, "GET", "/_matrix/client/versions")
-                    return
-                await asyncio.sleep(0.05)
+        return await self._process.wait()
 
     async def stop(self) -> None:
         """End the process and wait until it is gone; killed if it does not end within a few seconds."""
@@ -305,7 +273,7 @@ class LocalSynapse:
         for name in ("synapse.out", "synapse.log"):
             with contextlib.suppress(FileNotFoundError):
                 texts.append((self.directory / name).read_text(errors="replace")[-_LOG_TAIL:])
-        return "\n".join(texts)
+        return f"the end of {self.directory}/synapse.log:\n" + "\n".join(texts)
 
     # Users
 

@@ -1,4 +1,4 @@
-"""`eyvan demo` as scripts use it: its report, its sound, a second start, two side by side, and its end."""
+"""`eyvan demo` as scripts use it: its report, its sound, a second start, two side by side, kills, and its end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from bridge.demo.cast import ROLE
 from bridge.demo.people import PageClient
 from bridge.demo.synapse import Account, ClientApi
 from tests.helpers.browser import Browser
+from tests.helpers.hearing import TimedEar
 from tests.helpers.tone import rms_dbfs
 
 pytestmark = pytest.mark.usefixtures("synapse_python")  # installed before, so that no start waits for it
@@ -31,6 +34,7 @@ USER_FIELDS = {"name", "role", "mxid", "password", "access_token", "link"}
 class Demo:
     process: asyncio.subprocess.Process
     report: dict[str, Any]
+    file: Path
     out: Path
 
     def user(self, name: str) -> dict[str, Any]:
@@ -55,7 +59,7 @@ async def demo(directory: Path, *arguments: str) -> AsyncIterator[Demo]:
             while not file.exists():
                 assert process.returncode is None, out.read_text()
                 await asyncio.sleep(0.05)
-        yield Demo(process, json.loads(file.read_text()), out)
+        yield Demo(process, json.loads(file.read_text()), file, out)
     except TimeoutError:
         raise AssertionError(out.read_text()) from None
     finally:
@@ -121,7 +125,70 @@ async def test_report_sound_role_end_and_second_start(tmp_path: Path) -> None:
             await omid.wait(lambda c: rms_dbfs(c.recent(2)) > -35, HANG_S, "a voice")
 
 
-async def test_two_side_by_side_a_taken_directory_and_a_dead_bridge(tmp_path: Path) -> None:
+async def test_a_killed_worker_and_a_killed_bridge_come_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ear = TimedEar()
+    async with (
+        demo(tmp_path / "killed") as one,
+        one.client("maryam") as maryam,
+        PageClient(one.user("omid")["link"], name="omid", ear=ear) as omid,
+    ):
+        report, room = one.report, one.report["room_id"]
+        await maryam.put_state(room, ROLE, "_" + one.user("omid")["mxid"], {"role": "speaker"})
+        await omid.wait(lambda c: c.me.can_speak and voice_since(ear, 0), HANG_S, "a voice, and to be on the stage")
+        socket = omid._socket
+
+        [worker] = children(report["pids"]["bridge"])
+        gap = await gap_after_kill(worker, omid, ear)
+        assert omid._socket is socket, "the sound alone is renewed: long before ICE gives the old connection up"
+        assert json.loads(one.file.read_text()) == report
+
+        roles, on_stage = await roles_of(maryam, room), {each.user for each in omid.speakers}
+        whole = await gap_after_kill(report["pids"]["bridge"], omid, ear)
+        async with asyncio.timeout(HANG_S):
+            while (now := json.loads(one.file.read_text())) == report:  # noqa: ASYNC110  (another process writes it)
+                await asyncio.sleep(0.05)
+        bridge = now["pids"]["bridge"]
+        assert now == {**report, "pids": {**report["pids"], "bridge": bridge}}, "nothing else is another"
+        assert alive(bridge)
+        assert bridge != report["pids"]["bridge"]
+        assert omid.stage.id == report["stage"]
+        assert await roles_of(maryam, room) == roles
+        await omid.wait(
+            lambda c: c.me.can_speak and {each.user for each in c.speakers} == on_stage, HANG_S, "as before"
+        )
+        said = one.out.read_text()
+        assert f"the bridge (pid {report['pids']['bridge']}) ended with code -9; starting it again\n" in said
+        assert f"the bridge is back (pid {bridge})\n" in said
+        with capsys.disabled():
+            sys.stdout.write(f"\n  voices again {gap:.1f} s after the worker's kill, {whole:.1f} s after the bridge's")
+    assert one.process.returncode == 0, one.out.read_text()
+    assert not one.file.exists()
+    await until_gone([*now["pids"].values()])
+
+
+def voice_since(ear: TimedEar, moment: float) -> float | None:
+    """The first moment since then, by time.monotonic, at which somebody was heard."""
+    return next((each.at for each in ear.since(moment) if rms_dbfs(each.samples) > -35), None)
+
+
+async def gap_after_kill(pid: int, page: PageClient, ear: TimedEar) -> float:
+    """Kill it and wait until that page has a new connection and hears a voice by it; seconds from one to the other."""
+    connections, killed = page.connections, time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    await page.wait(lambda c: c.connections > connections and c.state == "live", HANG_S, "a new connection")
+    back = time.monotonic()
+    await page.wait(lambda _: voice_since(ear, back), HANG_S, "a voice")
+    return (voice_since(ear, back) or 0) - killed
+
+
+async def roles_of(api: ClientApi, room: str) -> dict[str, Any]:
+    events = await api.get_all_state(room)
+    return {each["state_key"]: (each["event_id"], each["content"]) for each in events if each["type"] == ROLE}
+
+
+async def test_two_side_by_side_a_taken_directory_and_what_ends_a_demo(tmp_path: Path) -> None:
     async with demo(tmp_path / "left") as left, demo(tmp_path / "right") as right:
         for name in ("homeserver", "web", "media_port"):
             assert left.report[name] != right.report[name]
@@ -141,11 +208,23 @@ async def test_two_side_by_side_a_taken_directory_and_a_dead_bridge(tmp_path: Pa
             f"eyvan demo: {tmp_path}/left: a demo is running in it; stop that or give another --dir\n"
         )
 
+        (tmp_path / "right" / "config.yaml").write_text("homeserver: nobody\n")  # no further start succeeds
         os.kill(right.report["pids"]["bridge"], signal.SIGKILL)
         assert await asyncio.wait_for(right.process.wait(), HANG_S) == 1
-        assert "eyvan demo: the bridge ended with code -9" in right.out.read_text()
+        told = right.out.read_text()
+        assert told.count("; starting it again\n") == 4
+        assert "eyvan demo: the bridge ended with code 2, the 5th end within 60 s; the end of " in told
+        assert "homeserver: 'nobody'" in told.rpartition("eyvan demo: ")[2], "the log's tail"
         await until_gone([right.report["pids"]["homeserver"]])
+        assert not right.file.exists()
+
         assert alive(left.report["pids"]["bridge"]), "the other demo goes on"
+        homeserver = left.report["pids"]["homeserver"]
+        os.kill(homeserver, signal.SIGKILL)
+        assert await asyncio.wait_for(left.process.wait(), HANG_S) == 1
+        ended = f"eyvan demo: the homeserver eyvan.localhost (pid {homeserver}) ended with code -9; stopped all; "
+        assert ended in left.out.read_text()
+        assert not alive(left.report["pids"]["bridge"])
 
 
 async def test_the_other_homeserver_puts_somebody_on_air(tmp_path: Path) -> None:
