@@ -167,7 +167,7 @@ class App:
         def deliver(room: RoomId, row: InboxRow) -> None:
             rooms.deliver(room, row, translator.translate(row, self._clock.now_ms()))
 
-        return Incoming(config.appservice.hs_token, store, deliver, self._clock)
+        return Incoming(config.appservice.hs_token, store, deliver, self._clock, wanted=translator.wanted)
 
     async def _calls(self, parts: contextlib.AsyncExitStack, rooms: Rooms, outgoing: Outgoing) -> LiveKit | None:
         """What MatrixRTC clients need; None where that is off: no route, no state."""

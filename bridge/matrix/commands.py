@@ -108,6 +108,17 @@ class Translator:
             )  # fmt: skip
             return []
 
+    def wanted(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event says anything to a stage: all others are not even kept. Never raises."""
+        kind, content = event.get("type"), event.get("content")
+        if "state_key" in event:
+            return kind in WATCHED
+        if event.get("sender") == self.bot:
+            return False
+        if kind == "m.room.message":
+            return isinstance(content, Mapping) and self._command_text(content) is not None
+        return kind in ("m.reaction", "m.room.redaction", HAND)
+
     def _age_ms(self, row: InboxRow, now_ms: int) -> int:
         """By our homeserver's receipt: ``origin_server_ts`` is that only for its own users; for others it is the
         sender's claim, so what counts is when the transaction came to us."""
@@ -133,24 +144,25 @@ class Translator:
             raised, note = parse_hand(content)
             ask = Asked(sender, "raise" if raised else "lower", "event", text=note, event_id=event_id)
             return [late or ask]
-        if kind != "m.room.message" or content.get("msgtype") != "m.text":
-            return []
-        if _relates(content).get("rel_type") == "m.replace":
-            return []  # an edited command is not a second one
-        return self._command(content, sender, event_id, late)
+        said = self._command_text(content) if kind == "m.room.message" else None
+        return [] if said is None else self._command(said, content, sender, event_id, late)
 
-    def _command(
-        self, content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None
-    ) -> list[Input | Reply]:
+    def _command_text(self, content: Mapping[str, Any]) -> str | None:
+        """What a message says after the prefix; None where it is no command."""
         body = content.get("body")
+        if content.get("msgtype") != "m.text" or _relates(content).get("rel_type") == "m.replace":
+            return None  # an edited command is not a second one
         if not isinstance(body, str) or len(body) > 10 * MAX_COMMAND or not is_encodable(body):
-            return []
+            return None
         body = _without_fallback(body, content).translate(_NO_BIDI)
         if not body.startswith(self.prefix) or len(body) > MAX_COMMAND:
-            return []
+            return None
         said = body[len(self.prefix) :]
-        if said.startswith(self.prefix):
-            return []  # ``!!`` is another bot's
+        return None if said.startswith(self.prefix) else said  # ``!!`` is another bot's
+
+    def _command(
+        self, said: str, content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None
+    ) -> list[Input | Reply]:
         first, rest = _first_word(said)
         act = _BARE_WORDS.get(first)
         if first in _STAGE:

@@ -27,6 +27,7 @@ from bridge.live.ports import Clock, InboxRow, JsonObject, Store
 log = logging.getLogger(__name__)
 
 Deliver = Callable[[RoomId, InboxRow], None]
+Wanted = Callable[[JsonObject], bool]
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 MAX_BODY = 64 * 1024 * 1024  # bytes: 100 events of 64 KiB, and as much again for what a server adds
 MAX_WAITING = 16  # transactions in hand at once; a homeserver sends one after the other
@@ -61,17 +62,25 @@ def check_event(event: JsonObject) -> RoomId:
 class Incoming:
     """The homeserver's way in.
 
-    ``deliver(room, row)`` is called once for each new good event, in order, on the event loop; it only queues. Each
-    transaction is worked on by a task of its own, which outlives its request (a homeserver that hangs up must not
+    ``wanted(event)`` is asked of each good event: what nobody reads is not kept, least of all what people say to each
+    other. ``deliver(room, row)`` is called once for each new wanted event, in order, on the event loop; it only queues.
+    Each transaction is worked on by a task of its own, which outlives its request (a homeserver that hangs up must not
     part the commit from the delivery) and is joined by ``close``. The lock makes the order of commits the order of
     deliveries. Counters are plain attributes, read by ``/metrics``.
     """
 
     def __init__(
-        self, hs_token: str, store: Store, deliver: Deliver, clock: Clock, *, max_body: int = MAX_BODY
+        self,
+        hs_token: str,
+        store: Store,
+        deliver: Deliver,
+        clock: Clock,
+        *,
+        wanted: Wanted = lambda event: True,
+        max_body: int = MAX_BODY,
     ) -> None:
         self._hs_token, self._store, self._deliver, self._clock = hs_token.encode(), store, deliver, clock
-        self._max_body = max_body
+        self._wanted, self._max_body = wanted, max_body
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.last_transaction_ms: int | None = None
@@ -176,12 +185,21 @@ class Incoming:
     async def _keep_and_hand_on(self, txn_id: str, events: Sequence[JsonObject]) -> None:
         async with self._one_at_a_time:
             now_ms = self._clock.now_ms()
-            rows = await self._store.add_transaction(_name_of(txn_id, events), events, now_ms)
+            kept = [event for event in events if self._is_kept(event)]
+            rows = await self._store.add_transaction(_name_of(txn_id, events), kept, now_ms)
             self.last_transaction_ms = now_ms
             self.transactions += 1
-            if events and not rows:
+            if kept and not rows:
                 self.duplicates += 1
             await self._hand_on(rows)
+
+    def _is_kept(self, event: JsonObject) -> bool:
+        """One that cannot be used is: it is told of, once, where the others are handed on."""
+        try:
+            check_event(event)
+        except BadInput:
+            return True
+        return self._wanted(event)
 
     async def _hand_on(self, rows: Sequence[InboxRow]) -> int:
         skipped = [row.row for row in rows if not self._hand_on_one(row)]

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -128,13 +129,28 @@ async def _stop(pool: Pool) -> None:
         log.debug("closing a database that did not open: %s", fault)
 
 
-def _sqlite(url: str) -> Pool:
+def sqlite_file(url: str) -> Path | None:
+    """The file that a database URL names; None where it names none."""
     path = Path(url.removeprefix("sqlite:///"))
-    if not url.startswith("sqlite:///") or not path.name:
+    return path if url.startswith("sqlite:///") and path.name else None
+
+
+def _make_private(path: Path) -> None:
+    """Made before SQLite makes it: it gives -wal and -shm the mode of the database (its os_unix.c, findCreateFileMode).
+    A file that is there already keeps the mode that somebody gave it."""
+    with suppress(OSError):  # SQLite meets the same trouble, and says it
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _sqlite(url: str) -> Pool:
+    path = sqlite_file(url)
+    if path is None:
         raise ValueError("write sqlite:///relative.db or sqlite:////absolute.db")
     if not path.parent.is_dir():
         raise ConfigError(f"database: {url} cannot be opened: there is no directory {path.parent}; make it")
+    _make_private(path)
     pragmas = ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA busy_timeout = 10000"]
+    pragmas.append("PRAGMA secure_delete = ON")  # what is emptied or forgotten is overwritten in the file
     return Pool.create(
         URL.build(scheme="sqlite", path=str(path.absolute())),
         db_args={"min_size": 1, "init_commands": pragmas},

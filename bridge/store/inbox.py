@@ -1,4 +1,5 @@
-"""The inbox: a transaction's events are kept once, in order, and marked when they have been applied.
+"""The inbox: a transaction's events are kept once, in order, and emptied when they have been applied: what stays for a
+week is that they came, not what they say.
 
 Each function is the inside of one transaction of ``Database``.
 """
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 KEEP_MS = 7 * 24 * 3600 * 1000
 """How long applied rows and the ids of transactions are kept."""
+_ID_LENGTH = 255  # client-server API, "Size limits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Row:
 
 
 async def add(conn: Connection, txn_id: str, events: Sequence[Mapping[str, Any]], received_ms: int) -> Sequence[Row]:
-    """The unique key decides: of two that come at once, one gets the rows and the other ()."""
+    """The unique keys decide: of two that come at once, one gets the rows and the other (); an event that came in an
+    earlier transaction gets no row."""
     key = pack_name(txn_id)
     new = await conn.fetchval(
         "INSERT INTO eyvan_transaction (txn_id, received_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING txn_id",
@@ -39,11 +42,19 @@ async def add(conn: Connection, txn_id: str, events: Sequence[Mapping[str, Any]]
     if new is None or not events:
         return ()
     await conn.executemany(
-        "INSERT INTO eyvan_inbox (txn_id, position, event, received_ms) VALUES ($1, $2, $3, $4)",
-        [(key, position, pack(event), received_ms) for position, event in enumerate(events)],
+        """INSERT INTO eyvan_inbox (txn_id, position, event, received_ms, event_id) VALUES ($1, $2, $3, $4, $5)
+           ON CONFLICT (event_id) DO NOTHING""",
+        [(key, position, pack(event), received_ms, _id_of(event)) for position, event in enumerate(events)],
     )
-    ids = await conn.fetch("SELECT row_id FROM eyvan_inbox WHERE txn_id = $1 ORDER BY position", key)
-    return [Row(each["row_id"], event, received_ms) for each, event in zip(ids, events, strict=True)]
+    kept = await conn.fetch("SELECT row_id, position FROM eyvan_inbox WHERE txn_id = $1 ORDER BY position", key)
+    return [Row(each["row_id"], events[each["position"]], received_ms) for each in kept]
+
+
+def _id_of(event: Mapping[str, Any]) -> str | None:
+    """What an event is known by. One without a usable id is no repetition of anything; PostgreSQL's index takes 2.7 kB
+    at most."""
+    event_id = event.get("event_id") if isinstance(event, Mapping) else None
+    return pack_name(event_id) if isinstance(event_id, str) and 0 < len(event_id) <= _ID_LENGTH else None
 
 
 async def unapplied(conn: Connection) -> Sequence[Row]:
@@ -64,7 +75,7 @@ async def unapplied(conn: Connection) -> Sequence[Row]:
 
 async def mark(conn: Connection, rows: Sequence[int], now_ms: int) -> None:
     await conn.executemany(
-        "UPDATE eyvan_inbox SET applied_ms = $1 WHERE row_id = $2 AND applied_ms IS NULL",
+        "UPDATE eyvan_inbox SET applied_ms = $1, event = '' WHERE row_id = $2 AND applied_ms IS NULL",
         [(now_ms, row) for row in rows],
     )
 

@@ -46,7 +46,8 @@ class DatabaseStore:
     # -- inbox
 
     async def add_transaction(self, txn_id: str, events: Sequence[Json], received_ms: int) -> Sequence[inbox.Row]:
-        """Keep a transaction once; of several calls with one id, exactly one gets its rows, the others ().
+        """Keep a transaction once, and each event once; of several calls with one id, exactly one gets the rows that
+        are new, the others ().
 
         Once an hour, what is older than a week and applied is forgotten in the same transaction.
         """

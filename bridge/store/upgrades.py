@@ -52,3 +52,17 @@ async def first(conn: Connection, scheme: Scheme) -> None:
 
 
 upgrades.register(first, description="inbox, stages, cuts, record, links, values")
+
+
+async def second(conn: Connection, scheme: Scheme) -> None:
+    """Rows of before have no event id (NULL is distinct from NULL): they are known by their transaction alone."""
+    for statement in (
+        "ALTER TABLE eyvan_inbox ADD COLUMN event_id TEXT",
+        "CREATE UNIQUE INDEX eyvan_inbox_event ON eyvan_inbox (event_id)",
+        # Personal links and what people said lay in them.
+        "UPDATE eyvan_inbox SET event = '' WHERE applied_ms IS NOT NULL",
+    ):
+        await conn.execute(statement)
+
+
+upgrades.register(second, description="an event is kept once; what was applied is emptied")

@@ -34,6 +34,7 @@ def event(kind: str, content: Any, **more: Any) -> dict[str, Any]:
 
 def read(given: dict[str, Any], *, now: int = NOW, received: int = NOW, by: Translator = TRANSLATOR) -> list[Any]:
     inputs: list[Input | Reply] = by.translate(Row(given, received), now)
+    assert by.wanted(given) or not inputs, "what says something must be kept"
     return list(inputs)
 
 
@@ -50,6 +51,31 @@ def ask(body: object, **content: Any) -> Asked:
 
 def short(asked: Asked) -> tuple[str, str | None, str]:
     return asked.act, asked.target, asked.text
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (event("m.room.message", {"msgtype": "m.text", "body": "what people say to each other"}), False),
+        (event("m.room.message", {"msgtype": "m.text", "body": "!link"}), True),
+        (event("m.room.message", {"msgtype": "m.text", "body": "!link"}, sender=BOT), False),
+        (event("m.room.message", {"msgtype": "m.notice", "body": "!link"}), False),
+        (event("m.room.message", {"msgtype": "m.image", "body": "!.png"}), False),
+        (event("m.room.message", {"body": ["!"], "msgtype": "m.text"}), False),
+        (event("m.room.message", None), False),
+        (event("m.room.encrypted", {"ciphertext": "!"}), False),
+        (event("m.reaction", {}), True),
+        (event("m.reaction", {}, sender=BOT), False),
+        (event("m.room.redaction", {}), True),
+        (event("im.eyvan.hand", {"raised": True}), True),
+        (event("m.room.topic", {"topic": "!"}, state_key=""), False),
+        (event("m.room.member", {"membership": "invite"}, state_key=BOT), True),
+        (event("im.eyvan.role", {}, state_key="_@me:a.org", sender=BOT), True),
+        ({"type": ["m.room.message"], "sender": 7}, False),
+    ],
+)
+def test_what_is_kept_at_all(given: dict[str, Any], wanted: bool) -> None:
+    assert TRANSLATOR.wanted(given) is wanted
 
 
 @pytest.mark.parametrize(
