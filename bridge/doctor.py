@@ -2,7 +2,7 @@
 
 It stands beside ``app.py``, not in one of the packages: like the composition root it needs all of them at once
 (configuration, store, homeserver, page, media port), and nobody imports it but ``__main__``. It changes nothing in
-the homeserver and leaves one value in the database.
+the homeserver and leaves one value in a database that is there.
 
 Each check is a function that returns one finding: ✓, ! (works, but look at it) or ✗ with the remedy.
 """
@@ -32,7 +32,7 @@ from aiohttp import web
 
 from bridge.config import Config, MediaConfig, load_config
 from bridge.errors import ConfigError, EyvanError, shown
-from bridge.store import open_store
+from bridge.store import open_store, sqlite_file
 
 STATIC = Path(__file__).parent / "web" / "static"
 _TIMEOUT_S = 15.0
@@ -85,14 +85,14 @@ class Patient:
 async def run_doctor(
     config_path: Path | str, env: Mapping[str, str] | None = None, out: TextIO | None = None, static: Path = STATIC
 ) -> int:
-    """Print one line for each check; 0 where none failed, else 1."""
+    """Print one line for each check; 0 where none failed, 1 where one did, 2 where the configuration cannot be read."""
     out = out or sys.stdout
     path = Path(config_path)
     try:
         config = load_config(path, os.environ if env is None else env, need_secrets=False)
     except ConfigError as fault:
         out.write(f"{bad('configuration', str(fault))}\n")
-        return 1
+        return 2
     findings = [good("configuration", f"{path} can be read")]
     out.write(f"{findings[0]}\n")
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as http:
@@ -130,6 +130,28 @@ async def check_secrets(patient: Patient) -> Finding:
 
 
 async def check_database(patient: Patient) -> Finding:
+    file = sqlite_file(patient.config.database)
+    if file is not None and file.parent.is_dir() and not file.exists():
+        # Not made here: whoever runs the doctor may be another user, elsewhere.
+        where = file.parent.absolute()
+        if not os.access(where, os.W_OK | os.X_OK):
+            return bad("database", f"no file can be made in {where}; let the user who runs Eyvan write there")
+        return good("database", f"SQLite: {file.name} will be made in {where}")
+    finding = await _written(patient)
+    open_ = [each for each in _files(file) if each.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)]
+    if finding.mark == "✓" and open_:
+        names = " ".join(map(str, open_))
+        return warn("database", f"others on this machine can read {names}; run: chmod 600 {names}")
+    return finding
+
+
+def _files(file: Path | None) -> list[Path]:
+    """SQLite's database with its log and index, as far as they are there."""
+    beside = [file.with_name(file.name + end) for end in ("", "-wal", "-shm")] if file else []
+    return [each for each in beside if each.exists()]
+
+
+async def _written(patient: Patient) -> Finding:
     token = secrets.token_hex(8)
     try:
         store = await open_store(patient.config.database)

@@ -23,6 +23,7 @@ from bridge.config import Config, MediaConfig, load_config
 from bridge.demo.synapse import LocalSynapse
 from bridge.doctor import Finding, Patient, run_doctor
 from bridge.registration import write_registration
+from bridge.store import open_store
 from tests.helpers.synapse import Homeserver, free_port, homeserver, serving, synapse_python
 
 __all__ = ["homeserver", "synapse_python"]  # fixtures
@@ -178,7 +179,7 @@ async def test_a_wrong_configuration_is_its_line(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("homeserver:\n  domian: a.test\n")
     out = io.StringIO()
-    assert await run_doctor(path, {}, out, tmp_path) == 1
+    assert await run_doctor(path, {}, out, tmp_path) == 2
     (line,) = out.getvalue().splitlines()
     assert line.startswith(f"✗ configuration: {path}:2: homeserver.domian")
 
@@ -201,6 +202,16 @@ async def test_database(patient: Patient) -> None:
         finding = await doctor.check_database(broken)
         assert_says(finding, "✗", "cannot be opened")
         assert "secret" not in str(finding)
+
+
+async def test_a_database_that_is_not_there_is_not_made(patient: Patient, tmp_path: Path) -> None:
+    file = tmp_path / "a.db"
+    assert_says(await doctor.check_database(patient), "✓", "a.db will be made", str(tmp_path))
+    assert not file.exists()
+    await (await open_store(patient.config.database)).close()
+    assert_says(await doctor.check_database(patient), "✓", "opened, written and read")
+    file.chmod(0o640)
+    assert_says(await doctor.check_database(patient), "!", "others on this machine can read", f"chmod 600 {file}")
 
 
 async def test_sound_port(patient: Patient) -> None:
