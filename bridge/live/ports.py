@@ -50,7 +50,8 @@ class Matrix(Protocol):
 
     async def kick(self, room: RoomId, user: UserId, reason: str) -> None: ...
 
-    async def join(self, room: RoomId) -> None: ...
+    async def join(self, room: RoomId, via: Sequence[str] = ()) -> None:
+        """``via``: servers that are in the room, where ours may not be; harmless where the bot is in already."""
 
     async def leave(self, room: RoomId) -> None: ...
 

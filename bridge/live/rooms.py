@@ -8,9 +8,10 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from bridge.errors import EyvanError, Unavailable
+from bridge.errors import EyvanError, MatrixRefused, Unavailable
 from bridge.ids import PeerId, RoomId, StageId, UserId
 from bridge.live import card
+from bridge.live.joining import join_by, may_pass, servers_of_invitation
 from bridge.live.ports import InboxRow, JsonObject
 from bridge.live.reply import Reply
 from bridge.live.stage import LiveStage, World
@@ -196,7 +197,7 @@ class Rooms:
         """True where the row is marked later."""
         content = row.event.get("content")
         membership = content.get("membership") if isinstance(content, Mapping) else None
-        if membership == "invite" and room not in self._stages:
+        if membership == "invite":
             self._own(self._invited(room, UserId(row.event["sender"]), row), self._working)
             return True
         if membership == "join" and room not in self._stages:
@@ -213,19 +214,37 @@ class Rooms:
     async def _invited(self, room: RoomId, by: UserId, row: InboxRow) -> None:
         """Join where the operator lets this person host; else decline."""
         try:
-            if self._policy.permission(by) < Permission.host:
+            if room in self._stages:  # put out a moment ago, most likely
+                await self._check_gone(room)
+            if room in self._stages:
+                log.info("invitation to %s by %s: the bot is there", room, by)
+            elif self._policy.permission(by) < Permission.host:
                 log.info("invitation to %s by %s declined: not permitted", room, by)
                 await self._world.matrix.leave(room)
             else:
-                await self._world.matrix.join(room)
-                await self._greet(room)
+                await self._join(room, by)
+                await self._greet(room, row)
         except Unavailable:  # it is looked at again after a restart
             raise
         except EyvanError as error:
             log.warning("invitation to %s by %s: %s", room, by, error)
         await self._mark(row)
 
-    async def _greet(self, room: RoomId) -> None:
+    async def _join(self, room: RoomId, by: UserId) -> None:
+        """Raises MatrixRefused, after it was told; Unavailable where our own homeserver is away."""
+        matrix = self._world.matrix
+        try:
+            await join_by(matrix, room, servers_of_invitation(self._bot, by, room))
+        except (MatrixRefused, Unavailable) as error:
+            if may_pass(error):  # it was tried for long
+                text = say(self._world.lang, "join-failed", to=room)
+                try:
+                    await matrix.tell(by, card.plain_of(text), card.html_of(text))
+                finally:
+                    await matrix.leave(room)  # clients invite nobody who is invited already
+            raise MatrixRefused("M_UNKNOWN", 502, str(error)) from error
+
+    async def _greet(self, room: RoomId, row: InboxRow) -> None:
         stage = self._open(room)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stage.loaded(), 2 * _PATIENCE_S)
@@ -234,9 +253,8 @@ class Rooms:
             self._follow(older.room, room)
             return
         text = say(self._world.lang, self._greeting(stage), prefix=self._world.prefix, bot=self._bot)
-        await self._world.matrix.send(
-            room, card.plain_of(text), card.html_of(text), reply_to=None, txn=f"eyvan-hello-{room}"
-        )
+        txn = f"eyvan-hello-{row.event['event_id']}"  # each invitation is greeted, one that is replayed not again
+        await self._world.matrix.send(room, card.plain_of(text), card.html_of(text), reply_to=None, txn=txn)
 
     def _greeting(self, stage: LiveStage) -> str:
         room = stage.state.room

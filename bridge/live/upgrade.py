@@ -24,9 +24,10 @@ from dataclasses import replace
 from bridge.errors import EyvanError, MatrixRefused, Unavailable
 from bridge.ids import RoomId, UserId, new_stage_id, role_key
 from bridge.live import card
+from bridge.live.joining import join_by, servers_of_successor
 from bridge.live.notices import World
 from bridge.live.stage import LiveStage
-from bridge.rules.content import CREATE, ROLE, STAGE, RoleContent, StageContent, role_content, stage_content
+from bridge.rules.content import CREATE, ROLE, STAGE, TOMBSTONE, RoleContent, StageContent, role_content, stage_content
 from bridge.rules.may import author
 from bridge.rules.state import StageState
 from bridge.text import say
@@ -52,7 +53,7 @@ class Upgrade:
         """Raises EyvanError where the homeserver or the store fails; the old stage then goes on."""
         matrix = self._world.matrix
         try:
-            await matrix.join(new)
+            await join_by(matrix, new, await self._servers(old))
         except MatrixRefused as refused:
             log.warning("room %s: its successor %s cannot be joined: %s", old.room, new, refused)
             await self._say(old.room, "moved-not", f"eyvan-not-moved-{old.room}", level=_needed(old.state))
@@ -71,6 +72,11 @@ class Upgrade:
         except TimeoutError:
             raise Unavailable(f"the state of {new} is not to be had") from None
         await self._move(old, successor)
+
+    async def _servers(self, old: LiveStage) -> list[str]:
+        tombstone = await self._world.matrix.read_state(old.room, TOMBSTONE, "")
+        sender = tombstone.get("sender") if tombstone else None
+        return servers_of_successor(self._bot, sender if isinstance(sender, str) else "", old.state.room)
 
     async def _move(self, old: LiveStage, new: LiveStage) -> None:
         stage = old.state.stage

@@ -92,6 +92,8 @@ session-over = This session is over. Open your link again, or ask the bot for a 
 moved-from = This room was upgraded, and the stage went on in the new one: { $to }
 moved-to = The stage “{ $topic }” goes on here. Your earlier link is void: `{ $prefix }link` brings a new one.
 moved-not = This room was upgraded. The stage goes on in the old room; to have it here I need an invitation and power level { $level }.
+join-failed = I was invited to { $to } and could not join it: no server of that room answered. Please invite me again in a few minutes.
+encrypted-now = This room is end-to-end encrypted now: I can no longer read commands here. The stage goes on; its page and its state events still work.
 stage-ended = The stage is over. Thank you for coming.
 
 # The card

@@ -251,8 +251,8 @@ class FakeMatrix:
         self._event(room, MEMBER, BOT, {"membership": "leave", "reason": reason}, user)
         await self._done("kick", room, user)
 
-    async def join(self, room: RoomId) -> None:
-        await self._call("join", room)
+    async def join(self, room: RoomId, via: Sequence[str] = ()) -> None:
+        await self._call("join", room, tuple(via))
         here = self.rooms.get(room)
         public = here is not None and here.content("m.room.join_rules").get("join_rule") == "public"
         if here is None or not (public or here.membership(BOT) in ("invite", "join")):
@@ -448,7 +448,8 @@ class House:
     async def _run(self) -> None:
         while True:
             events = await self._pushes.get()
-            for row in await self.store.add_transaction(f"t{next(_numbers)}", events, self.clock.now_ms()):
+            kept = [event for event in events if self._translator.wanted(event)]
+            for row in await self.store.add_transaction(f"t{next(_numbers)}", kept, self.clock.now_ms()):
                 self._deliver(row)
 
     def _deliver(self, row: InboxRow) -> None:

@@ -272,6 +272,100 @@ async def test_an_encrypted_room_is_told_so(house: House) -> None:
     assert "end-to-end encrypted" in house.matrix.said(OTHER)[0]
 
 
+async def test_each_invitation_is_greeted(house: House) -> None:
+    for number in (1, 2, 3):
+        await invited(house)
+        await until(lambda number=number: len(house.matrix.said(OTHER)) == number, "a greeting")  # type: ignore[misc]
+        # With the next invitation right behind it: the bot is asked back before it has seen that it was put out.
+        house.matrix.member(ADMIN, BOT, "leave", OTHER)
+
+
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.live.joining.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("bridge.live.joining.PATIENCE_S", 0.2)
+
+
+def joins(house: House, room: RoomId) -> list[tuple[str, ...]]:
+    """By which servers the bot tried to join."""
+    return [args[1] for name, args in house.matrix.calls if name == "join" and args[0] == room]
+
+
+def unknown() -> MatrixRefused:
+    return MatrixRefused("M_UNKNOWN", 404, "no servers that are in the room have been provided")
+
+
+@pytest.mark.usefixtures("short_patience")
+@pytest.mark.parametrize("fault", [unknown(), MatrixRefused("M_UNKNOWN", 502, "make_join failed"), Unavailable("away")])
+async def test_a_room_of_another_server_is_joined_by_the_inviter_s_when_it_can_be(
+    fault: MatrixRefused | Unavailable, house: House
+) -> None:
+    there, tries = RoomId("!room:c.org"), 0
+
+    async def late(name: str, args: tuple[Any, ...]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise fault
+
+    house.matrix.before["join"] = late
+    house.matrix.make_room(there, BEN)
+    house.matrix.member(BEN, BOT, "invite", there)
+    await until(lambda: house.matrix.said(there), "a greeting")
+    assert joins(house, there) == [("b.org", "c.org")] * 3
+
+
+@pytest.mark.usefixtures("short_patience")
+async def test_an_inviter_is_told_that_the_room_cannot_be_joined(house: House) -> None:
+    async def never(name: str, args: tuple[Any, ...]) -> None:
+        raise unknown()
+
+    house.matrix.before["join"] = never
+    await invited(house, by=BEN)
+    await until(lambda: house.matrix.rooms[OTHER].membership(BOT) == "leave", "declined, so that it can be repeated")
+    assert [OTHER in text and "again" in text for text in house.matrix.chats[BEN]] == [True]
+    assert len(joins(house, OTHER)) > 2
+    await house.marked()
+    house.matrix.before.clear()
+    await invited(house, by=BEN)
+    await until(lambda: house.matrix.said(OTHER), "a greeting")
+
+
+@pytest.mark.usefixtures("short_patience")
+async def test_what_is_forbidden_is_tried_once(house: House) -> None:
+    async def forbidden(name: str, args: tuple[Any, ...]) -> None:
+        raise MatrixRefused("M_FORBIDDEN", 403, "you are banned")
+
+    house.matrix.before["join"] = forbidden
+    await invited(house, by=BEN)
+    await until(lambda: joins(house, OTHER), "tried")
+    await house.marked()
+    assert len(joins(house, OTHER)) == 1
+    assert house.matrix.chats == {}
+
+
+@pytest.mark.usefixtures("short_patience")
+async def test_a_homeserver_that_is_away_leaves_the_invitation_for_later(
+    matrix: FakeMatrix, store: FaultyStore, clock: HandClock
+) -> None:
+    house = await House(matrix, store, clock).start()
+    told = asyncio.Event()
+
+    async def away(name: str, args: tuple[Any, ...]) -> None:
+        if name == "tell":
+            told.set()
+        raise Unavailable("away")
+
+    for each in ("join", "tell", "leave"):
+        matrix.before[each] = away
+    await invited(house)
+    await told.wait()
+    await house.close()
+    matrix.before.clear()
+    async with restarted(matrix, store, clock, []):
+        await until(lambda: matrix.said(OTHER), "a greeting")
+
+
 async def test_an_invitation_by_somebody_who_may_not_host(
     matrix: FakeMatrix, store: FaultyStore, clock: HandClock
 ) -> None:
@@ -338,7 +432,12 @@ async def test_a_departure_that_lost_changes_nothing_for_long(house: House) -> N
 
 
 def upgrade(
-    matrix: FakeMatrix, *, predecessor: str = ROOM, power: dict[str, Any] | None = None, public: bool = True
+    matrix: FakeMatrix,
+    *,
+    predecessor: str = ROOM,
+    power: dict[str, Any] | None = None,
+    public: bool = True,
+    by: UserId = ADMIN,
 ) -> None:
     """As Synapse does it: the new room first, people join it by themselves."""
     matrix.make_room(NEW, AVA, BEN, CYD, MOD, power=power)
@@ -346,7 +445,7 @@ def upgrade(
     create["content"] = {**create["content"], "predecessor": {"room_id": predecessor, "event_id": "$x"}}
     if public:
         matrix.put(ADMIN, "m.room.join_rules", "", {"join_rule": "public"}, NEW)
-    matrix.put(ADMIN, "m.room.tombstone", "", {"body": "gone", "replacement_room": NEW})
+    matrix.put(by, "m.room.tombstone", "", {"body": "gone", "replacement_room": NEW})
 
 
 async def test_a_stage_goes_on_in_the_upgraded_room(house: House) -> None:
@@ -372,6 +471,28 @@ async def test_a_stage_goes_on_in_the_upgraded_room(house: House) -> None:
     assert house.matrix.rooms[ROOM].content(STAGE)["status"] == "ended"
     assert house.matrix.rooms[ROOM].membership(BOT) == "leave"
     await house.on_air(CYD, NEW)
+
+
+@pytest.mark.usefixtures("short_patience")
+async def test_a_successor_is_joined_by_servers_that_have_it(house: House) -> None:
+    """First that of who upgraded the room, then of others with power; ours knows nobody there yet."""
+    await house.live()
+    users = {ADMIN: 100, MOD: 50, BOT: 50, CYD: 100, BEN: 75, UserId("@gone:d.org"): 100}
+    house.matrix.put(ADMIN, "m.room.power_levels", "", levels(users=users))
+    await until(lambda: house.stage().state.room.power.level(CYD) == 100, "the power")
+    tries = 0
+
+    async def late(name: str, args: tuple[Any, ...]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise unknown()
+
+    house.matrix.before["join"] = late
+    upgrade(house.matrix, by=BEN)
+    await until(lambda: house.rooms.of_room(NEW) and house.stage(NEW).state.live, "live in the new room")
+    assert joins(house, NEW) == [("b.org", "c.org")] * 3
+    assert not any("invitation" in text for text in house.matrix.said(ROOM))
 
 
 async def test_a_false_successor_is_left_again(house: House) -> None:
