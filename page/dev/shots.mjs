@@ -26,7 +26,7 @@ const KEEP = [
   ["door", "phone", "en", "dark"], ["on", "phone", "fa", "dark"], ["silent", "phone", "en", "light"], ["muted", "phone", "fa", "light"],
   ["desk", "phone", "fa", "light"], ["moderator", "desktop", "fa", "light"], ["moderator", "desktop", "en", "dark"], ["person", "phone", "en", "dark"],
   ["people", "phone", "fa", "light"], ["settings", "phone", "fa", "dark"], ["end", "desktop", "en", "light"], ["ended", "phone", "fa", "dark"],
-  ["ended", "desktop", "en", "light"], ["expired", "phone", "en", "light"],
+  ["ended", "desktop", "en", "light"], ["expired", "phone", "en", "light"], ["crowd", "phone", "fa", "light"], ["listener", "landscape", "en", "dark"],
 ];
 const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
