@@ -43,7 +43,6 @@ class Voice:
         "_decoder",
         "_fading_in",
         "_guesses",
-        "_levels_from_packets",
         "_queue",
         "_tail",
         "csrc",
@@ -70,18 +69,15 @@ class Voice:
         self._tail: Samples | None = None
         self._fading_in = False
         self._guesses = 0  # concealed chunks since the last one that was decoded
-        self._levels_from_packets = False
 
     @property
     def fading(self) -> bool:
         """The gate was shut and the fade-out is still to be played."""
         return self._tail is not None
 
-    def put(self, sequence: int, timestamp: int, payload: bytes, level: int | None, now: float) -> None:
+    def put(self, sequence: int, timestamp: int, payload: bytes, now: float) -> None:
         """One authenticated packet, gate open."""
-        if self.jitter.put(sequence, timestamp, payload, opus.samples_in(payload), now) and level is not None:
-            self._levels_from_packets = True
-            self.level = level
+        self.jitter.put(sequence, timestamp, payload, opus.samples_in(payload), now)
 
     def open_gate(self) -> None:
         if not self.open:
@@ -125,8 +121,7 @@ class Voice:
         if self._fading_in:
             self._fading_in = False
             frame[:_FADE] *= _RAMP_UP
-        if not self._levels_from_packets:
-            self.level = dbov(_rms(frame))
+        self.level = dbov(_rms(frame))  # of what is heard: the level in the packet (RFC 6464) is the sender's claim
         return frame
 
     def _next_frame(self, now: float) -> Samples | None:

@@ -358,7 +358,7 @@ class Peer:
             self._source = packet.ssrc
             self.voice.jitter.clear()
         self._source_at = now
-        self.voice.put(packet.sequence, packet.timestamp, packet.payload, packet.level, now)
+        self.voice.put(packet.sequence, packet.timestamp, packet.payload, now)
 
     def _on_rtcp(self, incoming: pylibsrtp.Session, data: bytes, now: float) -> None:
         try:

@@ -85,6 +85,8 @@ def _why_not_on(state: StageState, ask: Asked) -> Why | None:
     by_level = _has_level_for(state, actor, c.ROLE)
     if act == "kick" and not (by_level and all(v.power.level(actor) >= v.power.kick for v in state.views(actor))):
         return "not-moderator", {}
+    if act == "kick" and not _is_known(state, target):
+        return "target-not-here", {"name": target}
     if act == "make_moderator" and not by_level:
         return "not-moderator", {}
     if actor == target:
@@ -101,6 +103,12 @@ def _why_not_on(state: StageState, ask: Asked) -> Why | None:
     if act == "not_now" and state.hand_of(target) is None:
         return "no-hand", {"name": state.name(target)}
     return None
+
+
+def _is_known(state: StageState, target: UserId) -> bool:
+    """In the room or on the way in: somebody whom a kick can remove."""
+    member = state.room.members.get(target)
+    return member is not None and member.membership in ("join", "invite", "knock")
 
 
 def _is_too_high(state: StageState, ask: Asked, target: UserId, by_level: bool) -> bool:

@@ -22,11 +22,22 @@ from dataclasses import replace
 from typing import assert_never
 
 from bridge.errors import BadInput
-from bridge.ids import EventId, StageId, UserId, role_key, server_of
+from bridge.ids import EventId, StageId, UserId, role_key
 from bridge.rules import content as c
 from bridge.rules import hands, hints, requests, settle
 from bridge.rules.content import StateEvent
-from bridge.rules.effects import BadEvent, CloseStage, Effect, Follow, Keep, PostCard, ReadState, Tell
+from bridge.rules.effects import (
+    Announce,
+    BadEvent,
+    CloseStage,
+    Effect,
+    Follow,
+    Keep,
+    PostCard,
+    ReadState,
+    RevokeLinks,
+    Tell,
+)
 from bridge.rules.hands import Step
 from bridge.rules.inputs import (
     Asked,
@@ -157,10 +168,41 @@ def _follow_up(before: StageState, state: StageState, now: int) -> Step:
         state = replace(state, invitations={u: by for u, by in state.invitations.items() if u not in stale})
         effects.append(Keep())
     effects += _told(before, state)
+    state, more = _left(before, state, now)
+    effects += more
+    if state.room.encrypted and not before.room.encrypted and before.loaded and state.live:
+        effects.append(Announce("encrypted-now"))
     if state.room.successor and state.room.successor != before.room.successor:
         effects.append(Follow(state.room.successor))
     state, more = _host(state, now)
     return state, effects + more
+
+
+def _left(before: StageState, state: StageState, now: int) -> Step:
+    """Membership that ends takes links and sessions with it. Whoever was removed by somebody else has lost the place on
+    the stage too: they may come back to the room, as a listener."""
+    if before.room.members is state.room.members and before.room.roles is state.room.roles:
+        return state, []
+    members = state.room.members
+    effects: list[Effect] = []
+    if before.loaded and before.room.members is not members:
+        ended = [u for u, m in before.room.members.items() if m.joined and not (u in members and members[u].joined)]
+        effects += [RevokeLinks(user) for user in ended]
+    for user in list(state.room.roles):
+        member = members.get(user)
+        if member is not None and member.membership in ("leave", "ban") and member.by != user:
+            asked = (cut.by for cut in before.cuts.values() if cut.user == user and cut.kind == "kick")
+            state, more = _removed(state, user, next(asked, UserId(member.by)), now)
+            effects += more
+    return state, effects
+
+
+def _removed(state: StageState, user: UserId, by: UserId, now: int) -> Step:
+    """The role of somebody who was removed is taken back in state, as a cut: they may return before it is written."""
+    known = any(cut.user == user and cut.kind == "to_audience" for cut in state.cuts.values())
+    if known or not state.live or not state.ours or state.room.place(user) != "stage":
+        return state, []
+    return requests.to_audience(state, user, by, now)
 
 
 def _turn_over(before: StageState, state: StageState) -> Step:
@@ -298,22 +340,28 @@ def _say(state: StageState, by: UserId, key: str, write_id: str, why: str) -> li
     return [Tell(by, key, state.bot, by_chat=True)]
 
 
+def _may_redact(state: StageState, sender: UserId, author: str) -> bool:
+    """The homeserver's own rule for a redaction (authorization rules, room version 3, and event format)."""
+    same_server = sender.partition(":")[2] == author.partition(":")[2]
+    return same_server or state.room.power.level(sender) >= state.room.power.redact
+
+
 def _redacted(state: StageState, gone: Redacted) -> Step:
     """A reaction taken away lowers the hand it raised. A redacted state event counts as ``{}``: a hint that it is."""
     hand = next((h for h in state.hands if h.event_id == gone.event_id), None)
     if hand is not None:
-        # the homeserver's own rule for a redaction (authorization rules, room version 3, and event format)
-        may = server_of(gone.sender) == server_of(hand.user)
-        may = may or state.room.power.level(gone.sender) >= state.room.power.redact
+        may = _may_redact(state, gone.sender, hand.user)
         return hands.lower_hand(state, hand.user) if may else (state, [])
     for user, grant in state.room.roles.items():
         if grant.event_id == gone.event_id:
+            if not _may_redact(state, gone.sender, grant.sender):
+                return state, []
             emptied = StateEvent(c.ROLE, role_key(user), gone.sender, {}, gone.event_id)
             state, effects = hints.take(state, emptied)
             if grant.content.muted or grant.content.role == "listener":  # on record, as it may let somebody be heard
                 words = f"a cut of {user} was redacted by {gone.sender}"
                 effects.append(BadEvent(gone.event_id, c.ROLE, words))
             return state, effects
-    if gone.event_id == state.room.stage_event:
+    if gone.event_id == state.room.stage_event and _may_redact(state, gone.sender, state.room.stage_sender):
         return hints.take(state, StateEvent(c.STAGE, "", gone.sender, {}, gone.event_id))
     return state, []

@@ -128,7 +128,8 @@ def _invite(state: StageState, ask: Asked, now: int) -> Step:
     """A listener who did not raise a hand is asked, and comes up only by accepting."""
     target = ask.target or ask.actor
     if state.hand_of(target):
-        return _bring_up(state, ask, now)
+        state, effects = _bring_up(state, ask, now)
+        return state, [*effects, Answer(ask.ref, ok=True, text="done-bring-up", args=_names(state, ask))]
     if state.room.place(target) == "stage":
         return state, []
     state = replace(state, invitations={**state.invitations, target: ask.actor})
@@ -197,6 +198,11 @@ def _to_audience(state: StageState, ask: Asked, now: int) -> Step:
         return state, []
     state = replace(state, invitations={u: by for u, by in state.invitations.items() if u != target})
     return _cut(state, ask, now, "to_audience", ask.target)
+
+
+def to_audience(state: StageState, user: UserId, by: UserId, now: int) -> Step:
+    """Take the place on the stage from somebody whom ``by`` removed from the room."""
+    return _cut(state, Asked(by, "to_audience", "event"), now, "to_audience", user)
 
 
 def _kick(state: StageState, ask: Asked, now: int) -> Step:

@@ -17,6 +17,7 @@ Place = Literal["stage", "audience"]
 class Member:
     membership: str
     name: str = ""
+    by: str = ""  # who wrote it: oneself, or whoever invited or removed
 
     @property
     def joined(self) -> bool:

@@ -74,7 +74,7 @@ def _member(room: Room, key: str, event: StateEvent | None) -> Room:
         members.pop(user, None)
     else:
         shown = c.clean_text(name, c.NAME_LENGTH) if isinstance(name, str) else ""
-        members[user] = Member(membership if isinstance(membership, str) else "", shown)
+        members[user] = Member(membership if isinstance(membership, str) else "", shown, event.sender)
     return replace(room, members=members)
 
 

@@ -39,7 +39,7 @@ class Talker:
         packet = self.encoder.encode(np.ascontiguousarray(self.tone[at : at + FRAME]))
         self.sent += 1
         if self.chance.random() >= self.loss:
-            self.voice.put(self.sent, tick * FRAME, packet, None, tick * 0.02 + 0.005)
+            self.voice.put(self.sent, tick * FRAME, packet, tick * 0.02 + 0.005)
 
 
 class Stage:
@@ -163,7 +163,7 @@ def test_opening_the_gate_fades_in_over_ten_milliseconds() -> None:
     talker = Talker("ava", 1, 440)
     packets = [talker.encoder.encode(np.ascontiguousarray(talker.tone[at * FRAME :][:FRAME])) for at in range(20)]
     plain = opus.Decoder().decode(packets[10]).copy()
-    talker.voice.put(10, 10 * FRAME, packets[10], None, 0.2)
+    talker.voice.put(10, 10 * FRAME, packets[10], 0.2)
     faded = next(frame for tick in range(11, 20) if (frame := talker.voice.frame(tick * 0.02)) is not None)
     ramp = np.concatenate((np.linspace(0, 1, 480), np.ones(480)))
     assert np.abs(plain[:480]).max() > 0.05
@@ -221,7 +221,7 @@ def test_drifting_sender_never_ends_the_tone() -> None:
             at, number = packets.pop(0)
             start = number % 50 * FRAME
             payload = encoder.encode(np.ascontiguousarray(tone[start : start + FRAME]))
-            voice.put(number & 0xFFFF, number * FRAME, payload, None, at)
+            voice.put(number & 0xFFFF, number * FRAME, payload, at)
         frame = voice.frame(now)
         silent += tick > 20 and (frame is None or float(np.abs(frame).max()) < 0.05)
     assert silent == 0
@@ -239,7 +239,7 @@ def test_delay_is_won_back(dbfs: float, most_ms: float) -> None:
         now = tick * 0.02
         if tick < 100 or tick >= 110:
             for number in range(100, 111) if tick == 110 else (tick,):
-                talker.voice.put(number, number * FRAME, packets[number], None, now + 0.005)
+                talker.voice.put(number, number * FRAME, packets[number], now + 0.005)
         frame = talker.voice.frame(now + 0.013)
         sound.append(np.zeros(FRAME, np.float32) if frame is None else frame.copy())
     behind = talker.voice.jitter.surplus(400 * 0.02, len(talker.voice._queue)) / 48
@@ -326,7 +326,7 @@ def test_a_corrupt_packet_costs_its_own_time_only() -> None:
     stage.run(30)
     talker.sent += 1
     talker.mute = True
-    talker.voice.put(talker.sent, stage.tick * FRAME, b"\x7b\x81\xff\xff", None, stage.tick * 0.02 + 0.005)
+    talker.voice.put(talker.sent, stage.tick * FRAME, b"\x7b\x81\xff\xff", stage.tick * 0.02 + 0.005)
     stage.run(1)
     talker.mute = False
     stage.run(30)

@@ -72,7 +72,7 @@ TABLE: list[tuple[ActName, UserId, UserId | None, str]] = [
     ("to_audience", ADMIN, MOD, OK), ("to_audience", MOD, HIGH, TH), ("to_audience", MOD, ADMIN, TH),
     ("to_audience", MOD, AVA, OK), ("to_audience", MOD, COHOST, OK), ("to_audience", HOST, MOD, TH),
     ("kick", ADMIN, MOD, OK), ("kick", MOD, HIGH, TH), ("kick", MOD, ADMIN, TH), ("kick", MOD, AVA, OK),
-    ("kick", MOD, COHOST, OK), ("kick", MOD, OUT, OK), ("kick", MOD, BOT, TH),
+    ("kick", MOD, COHOST, OK), ("kick", MOD, OUT, "target-not-here"), ("kick", MOD, BOT, TH),
     # for somebody: the level for the act will do
     ("unmute", MOD, ADMIN, OK), ("unmute", MOD, HIGH, OK), ("unmute", MOD, AVA, OK),
     ("bring_up", MOD, HIGH, OK), ("bring_up", MOD, BEN, OK), ("invite", MOD, ADMIN, OK), ("invite", MOD, BEN, OK),
