@@ -210,14 +210,18 @@ class BotConfig:
     """How the bot speaks."""
 
     command_prefix: str = key("!", "Commands begin with it.", _matches(r"\S{1,8}", "give 1 to 8 characters, no spaces"))
-    language: Literal["en", "fa"] = key("en", "The bot's language in a room that has not chosen one: en or fa.")
+    language: Literal["en", "fa"] = key("en", "The language of the bot in rooms and chats: en or fa.")
 
 
 @dataclass(frozen=True, slots=True)
 class StageConfig:
     """What a new stage starts with; its moderators can change it."""
 
-    empty_grace_s: int = key(300, "A stage without anybody ends after so many seconds.", _between(1, 86_400))
+    empty_grace_s: int = key(
+        300,
+        "A stage whose host has left, with nobody on it who could host, ends after so many seconds.",
+        _between(1, 86_400),
+    )
     speaker_limit: int = key(20, "So many people on stage at once.", _between(1, 100))
     guests: bool = key(False, "May people without a Matrix account listen?")
     hands: Literal["everyone", "members", "off"] = key("everyone", "Who may raise a hand: everyone, members or off.")
