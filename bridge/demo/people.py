@@ -19,7 +19,7 @@ import dataclasses
 import random
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -73,6 +73,7 @@ class PageClient:
         self._error: BaseException | None = None
         self._run: asyncio.Task[None] | None = None
         self._hearing: set[asyncio.Task[None]] = set()
+        self._unfinished: set[asyncio.Task[None]] = set()
 
     # -- what the person sees -------------------------------------------------------------------
 
@@ -294,7 +295,7 @@ class PageClient:
         pc.addTransceiver(self.voice, direction="sendrecv")
         pc.on("track", self._on_track)
         pc.on("connectionstatechange", self._on_media_state)
-        await pc.setLocalDescription(await pc.createOffer())
+        await self._to_its_end(pc.setLocalDescription(await pc.createOffer()))
         answer = await self.request(m.Offer(self._next_id(), pc.localDescription.sdp))
         assert isinstance(answer, m.MediaAnswer)
         await pc.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
@@ -335,6 +336,7 @@ class PageClient:
                 future.set_exception(Unavailable("the connection was lost"))
                 future.exception()  # nobody may be waiting any more
         self._socket = None
+        await asyncio.gather(*self._unfinished, return_exceptions=True)
         await self._drop_media()
 
     async def _drop_media(self) -> None:
@@ -342,11 +344,18 @@ class PageClient:
         pc, self._pc = self._pc, None
         if pc is not None:
             pc.remove_all_listeners()
-            await pc.close()
+            await self._to_its_end(pc.close())
         for task in list(self._hearing):
             task.cancel()
         await asyncio.gather(*self._hearing, return_exceptions=True)
         self._hearing.clear()
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """aiortc leaves sockets open where its gathering or closing is cancelled: ``_drop`` joins what goes on."""
+        task = asyncio.create_task(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        await asyncio.shield(task)
 
     # -- frames ---------------------------------------------------------------------------------
 
