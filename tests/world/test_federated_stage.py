@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bridge.demo.cast import ask_for_link
+from bridge.demo.cast import ask_for_link, start_stage, wait_for_state
 from bridge.demo.client_api import ClientApi
 from bridge.demo.federation import make_authority
 from bridge.demo.local_bridge import LocalBridge
@@ -51,6 +52,9 @@ async def servers(synapse_python: Path, tmp_path_factory: pytest.TempPathFactory
     async with AsyncExitStack() as stack:
         site = stack.enter_context(Site.open(root / "ours", names[0]))
         site.write_files()
+        config = json.loads(site.config.read_text())
+        config["permissions"] = {**config.get("permissions", {}), f"@rana:{names[1]}": "host"}
+        site.config.write_text(json.dumps(config))
         first, second = (authority.settings(port, names) for port in ports)
         ours = LocalSynapse(
             site.directory / "synapse",
@@ -151,3 +155,18 @@ async def test_partners_listen_raise_hands_speak_moderate_and_are_cut_off(both: 
     await off_air(ear)
     await pages[third.user].wait(lambda c: c.state == "over", HANG_S, "told")
     assert ear.state == "live"
+
+
+async def test_a_room_of_the_partner_s_is_joined_and_followed_when_they_upgrade_it(both: TwoServers) -> None:
+    """Our server is in neither room before: the inviter's server, then the upgrader's, lets the bot in. The id of a
+    room of version 12 names no server."""
+    world = both.ours
+    owner = await both.partner("rana")
+    room = await owner.create_room("Theirs", public=True, invite=[world.bot], power={"users": {world.bot: 50}})
+    await wait_for_state(owner, room, "m.room.member", world.bot, lambda c: c.get("membership") == "join")
+    old = await start_stage(owner, room, "Across")
+    answer = await owner.request("POST", "rooms", room, "upgrade", body={"new_version": "12"})
+    new = answer["replacement_room"]
+    stage = await wait_for_state(owner, new, "im.eyvan.stage", "", lambda c: c.get("status") == "live")
+    assert stage["stage_id"] != old
+    await wait_for_state(owner, room, "m.room.member", world.bot, lambda c: c.get("membership") == "leave")
