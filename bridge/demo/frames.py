@@ -28,6 +28,14 @@ def read_frame(frame: dict[str, Any]) -> m.ToPage:
     raise BadInput("t", frame.get("t"), "the server sent a frame that messages.py does not know")
 
 
+def patched(seen: m.Snapshot, patch: m.Patch) -> m.Snapshot:
+    """``seen`` with the parts that changed. Raises BadInput where a patch between them was missed."""
+    if patch.seq != seen.seq + 1:
+        raise BadInput("seq", patch.seq, f"the patch after {seen.seq} was expected")
+    parts = {each.name: getattr(patch, each.name) for each in dataclasses.fields(patch) if each.name != "t"}
+    return dataclasses.replace(seen, **{name: value for name, value in parts.items() if value is not None})
+
+
 def read_as(kind: Any, value: Any) -> Any:
     """``value`` (from JSON) as ``kind``: a dataclass, a list, a dict, a union or a plain type."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)

@@ -28,7 +28,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame
 
-from bridge.demo.frames import RequestRefused, parse_link, read_frame, read_opened
+from bridge.demo.frames import RequestRefused, parse_link, patched, read_frame, read_opened
 from bridge.demo.sound import Ear, Pcm, Voice
 from bridge.errors import BadInput, BadToken, Unavailable
 from bridge.live import view
@@ -365,9 +365,9 @@ class PageClient:
             case m.Snapshot():
                 self.snapshot = message
             case m.Patch():
-                heard = self.me.can_hear
-                self._patch(message)
-                if heard and not self.me.can_hear:
+                seen = self._seen()
+                self.snapshot = patched(seen, message)
+                if seen.me.can_hear and not self.me.can_hear:
                     self._sound_lost.set()
             case m.Done() | m.MediaAnswer():
                 self._settle(message.id, message)
@@ -380,14 +380,6 @@ class PageClient:
             case m.Bye():
                 self.bye = message
         self._changed.set()
-
-    def _patch(self, patch: m.Patch) -> None:
-        seen = self._seen()
-        if patch.seq != seen.seq + 1:
-            raise BadInput("seq", patch.seq, f"the patch after {seen.seq} was expected")
-        parts = {f.name: getattr(patch, f.name) for f in dataclasses.fields(patch) if f.name != "t"}
-        given = {name: value for name, value in parts.items() if value is not None}
-        self.snapshot = dataclasses.replace(seen, **given)
 
     def _settle(self, request: int, outcome: m.Done | m.MediaAnswer | RequestRefused) -> None:
         future = self._waiting.get(request)
