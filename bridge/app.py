@@ -210,7 +210,8 @@ class App:
                 publish(await workers.stats())
             return metrics.render()
 
-        page = WebServer(config.web, rooms, store, signer, self._clock, config.bot.command_prefix, calls)
+        prefix = config.bot.command_prefix
+        page = WebServer(config.web, rooms, store, signer, self._clock, prefix, calls, workers)
         health = HealthServer(config.health, lambda: self._ready, metrics_text)
         for part, where in ((page, config.web), (health, config.health)):
             parts.push_async_callback(part.close)

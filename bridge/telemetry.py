@@ -52,7 +52,7 @@ _PATTERNS = (
     re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]+"),
     re.compile(r"(?i)(\bice-pwd:)[^\s\\\"]+"),
     re.compile(r"(\b[a-z][a-z0-9+]{1,15}://[^\s:/@\"']*:)[^\s@/\"']+(?=@)"),
-    re.compile(r"(\b(?:link|session)1\.)[A-Za-z0-9_.-]{16,}"),
+    re.compile(r"(\b(?:link|session|whep|listen)1\.)[A-Za-z0-9_.-]{16,}"),
 )
 
 

@@ -3,7 +3,7 @@
 ::
 
     token   = kind "1." payload "." tag
-    kind    = "link" | "session"
+    kind    = "link" | "session" | "whep" | "listen"
     payload = base64url(UTF-8 JSON array), without padding (RFC 4648 §5)
     tag     = base64url(HMAC-SHA256(key of kind, kind "1." payload)), without padding
 
@@ -29,13 +29,13 @@ from typing import Any, Literal, get_args
 from bridge.errors import BadToken, ConfigError
 from bridge.ids import RoomId, SessionId, StageId, UserId, parse_room, parse_stage, parse_user
 
-Kind = Literal["link", "session"]
+Kind = Literal["link", "session", "whep", "listen"]
 
 MAX_TOKEN = 4608
 """Characters; two Matrix ids of 255 bytes stay below, even if JSON escapes every one of them."""
 
 _HOUR_MS = 3_600_000
-_FORM = re.compile(r"(link|session)1\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})\Z")
+_FORM = re.compile(r"([a-z]+)1\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})\Z")
 _ALTERED = "this link was altered or is not whole; ask for a new one"
 _EXPIRED = "this link has expired; ask for a new one"
 
@@ -50,6 +50,19 @@ class Link:
     stage: StageId
     issued_ms: int
     expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What a token for one stream says: it lets ``user`` (None: a guest) listen to one stage, and nothing else. The
+    stream begins before ``expires_ms`` and ends at ``until_ms``."""
+
+    user: UserId | None
+    room: RoomId
+    stage: StageId
+    issued_ms: int
+    expires_ms: int
+    until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,33 @@ class LinkSigner:
 
     def verify(self, token: object, now_ms: int) -> Link:
         """Raises BadToken: ``altered`` (also: of another secret or kind), ``expired``."""
-        match self._open("link", token):
+        return self._link("link", token, now_ms)
+
+    def make_whep(self, user: UserId, room: RoomId, stage: StageId, now_ms: int, hours: int) -> str:
+        """A bearer token for players (WHEP and the Ogg stream): it lets that person listen, and nothing else."""
+        fields = [secrets.token_urlsafe(12), user, room, stage, now_ms, now_ms + hours * _HOUR_MS]
+        return self._sign("whep", fields)
+
+    def verify_whep(self, token: object, now_ms: int) -> Link:
+        """Raises as `verify`."""
+        return self._link("whep", token, now_ms)
+
+    def make_hearing(self, hearing: Hearing) -> str:
+        h = hearing
+        return self._sign("listen", [h.user, h.room, h.stage, h.issued_ms, h.expires_ms, h.until_ms])
+
+    def verify_hearing(self, token: object, now_ms: int) -> Hearing:
+        """Raises BadToken: ``altered``, ``expired``."""
+        match self._open("listen", token):
+            case [user, room, stage, int() as issued, int() as expires, int() as until]:
+                hearing = Hearing(_user(user), parse_room(room), parse_stage(stage), issued, expires, until)
+            case _:
+                raise BadToken("altered", _ALTERED)
+        _check_time(min(expires, until), now_ms)
+        return hearing
+
+    def _link(self, kind: Kind, token: object, now_ms: int) -> Link:
+        match self._open(kind, token):
             case [str() as own, user, room, stage, int() as issued, int() as expires]:
                 link = Link(own, _user(user), parse_room(room), parse_stage(stage), issued, expires)
             case _:

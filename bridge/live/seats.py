@@ -55,6 +55,8 @@ class Seat:
     joining: PeerId | None = None  # an offer is with the relay
     work: asyncio.Task[None] | None = None  # the request to the relay that is under way
     away: asyncio.TimerHandle | None = None
+    listen_only: bool = False  # a player: whatever its person may do, it is never heard
+    ear: Callable[[bool], None] | None = None  # it hears beside the relay, and is told whether it may; returns at once
     me: Me | None = None  # as last shown
 
 
@@ -129,7 +131,16 @@ class Seats:
             if late:
                 log.error("%d gates are not confirmed by the relay within %.0f s", len(late), PATIENCE_S)
 
+    def begin(self, seat: Seat, want: Gate) -> None:
+        """For a seat with an ear of its own: it hears from now on, if it may."""
+        seat.want = want
+        self._align(seat)
+
     def _align(self, seat: Seat) -> asyncio.Task[None] | None:
+        if seat.ear is not None:
+            seat.gate = gate_of(hear=seat.want.hear, speak=False)
+            seat.ear(seat.want.hear)
+            return None
         if seat.peer is None and seat.joining is None:
             return None
         if seat.work is None:

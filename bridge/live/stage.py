@@ -26,7 +26,7 @@ from bridge.live.ports import JsonObject, Page
 from bridge.live.reply import Reply
 from bridge.live.seats import NO_PAGE, PATIENCE_S, Seat, Seats
 from bridge.live.showing import Window
-from bridge.live.view import Gate, is_over, may_sit
+from bridge.live.view import Gate, gate_of, is_over, may_sit
 from bridge.rules import effects as fx
 from bridge.rules import inputs
 from bridge.rules.authority import Policy
@@ -132,10 +132,22 @@ class LiveStage:
         finally:
             self._asked.pop(ask.ref, None)
 
-    async def sit(self, session: SessionId, user: UserId | None, page: Page, stage: StageId) -> None:
+    async def sit(
+        self,
+        session: SessionId,
+        user: UserId | None,
+        page: Page,
+        stage: StageId,
+        *,
+        listen_only: bool = False,
+        ear: Callable[[bool], None] | None = None,
+    ) -> None:
         """A page connects to ``stage``. Raises Refused where this person may not hear it, Unavailable where that is not
-        known just now. An older page of the same session is told to go."""
-        await self._inbox.call(lambda: self._sit(session, user, page, stage))
+        known just now. An older page of the same session is told to go. ``listen_only``: a player, which is never
+        heard. ``ear``: it makes no offer and hears beside the relay; it is told at once, and at each change, whether it
+        may."""
+        seat = Seat(session, user, stage, page, listen_only=listen_only, ear=ear)
+        await self._inbox.call(lambda: self._sit(seat))
 
     async def offer(self, session: SessionId, page: Page, sdp: str) -> MediaAnswer:
         """The page's WebRTC offer. Raises as `Media.join`, and NotFound for a page that is not seated. It passes by the
@@ -256,7 +268,8 @@ class LiveStage:
     # -- gates: desired, then diffed; revocations first ----------------------------------------
 
     def _want(self, seat: Seat) -> Gate:
-        return self._window.glance().gate(seat.user)
+        gate = self._window.glance().gate(seat.user)
+        return gate_of(hear=gate.hear, speak=False) if seat.listen_only else gate
 
     async def _shut_gates(self) -> list[tuple[Seat, Gate]]:
         """Take away; returns what may be given after that."""
@@ -268,8 +281,7 @@ class LiveStage:
         elsewhere = [seat for seat in self._seats if seat.stage != self.stage_id]
         if elsewhere:
             await self._out(elsewhere, "ended")
-        glance = self._window.glance()
-        wants = [(seat, glance.gate(seat.user)) for seat in self._seats]
+        wants = [(seat, self._want(seat)) for seat in self._seats]
         await self._seats.narrow(wants)
         # Sent away is who may surely not be here; where it is only feared, the gate alone is shut.
         if self._state.loaded:
@@ -296,21 +308,24 @@ class LiveStage:
 
     # -- seats ---------------------------------------------------------------------------------
 
-    async def _sit(self, session: SessionId, user: UserId | None, page: Page, stage: StageId) -> None:
-        if is_over(self._state) or stage != self.stage_id:
+    async def _sit(self, fresh: Seat) -> None:
+        user = fresh.user
+        if is_over(self._state) or fresh.stage != self.stage_id:
             raise Refused("no-stage")
         if not may_sit(self._state, user):
             raise Refused("guests-closed" if user is None else "not-in-room")
         if not self._state.may_hear(user):
             raise Unavailable("the room is being read; connect again in a moment")
-        seat = self._seats.get(session)
+        seat = self._seats.get(fresh.session)
         if seat is None:
-            seat = Seat(session, user, stage, page)
+            seat = fresh
             self._seats.add(seat)
             self._present(seat, 1)
+            if seat.ear is not None:
+                self._seats.begin(seat, self._want(seat))
         else:
             seat.page.bye("elsewhere")
-            seat.page, seat.mic_on = page, False
+            seat.page, seat.mic_on = fresh.page, False
             if seat.away is not None:
                 seat.away.cancel()
         self._window.changed(seat)

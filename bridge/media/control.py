@@ -4,8 +4,8 @@ They travel over a Unix socket pair (``SOCK_STREAM``) that the control process h
 of length, big endian, then one JSON object with its type under ``t``. The first frame is ``Start``;
 the worker answers ``Started`` or ``Failed``. Every request carries an ``id`` and gets one ``Reply``.
 
-    control → worker   Start · Join · Gate · Leave · CloseStage · GetStats
-    worker → control   Started · Failed · Reply · Connected · Gone · LevelsNow
+    control → worker   Start · Join · Gate · Leave · CloseStage · Stream · GetStats
+    worker → control   Started · Failed · Reply · Connected · Gone · LevelsNow · Frames
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class WorkerCounters:
     late_p99_ms: float = 0.0
     tick_errors: int = 0
     encodes: int = 0
+    stream_dropped: int = 0  # frames that the control process did not take in time
     stun_refused: int = 0  # no such ufrag, bad MESSAGE-INTEGRITY or FINGERPRINT, not a Binding request
     junk: int = 0  # datagrams of no known kind, or from an address that passed no check
     send_errors: int = 0
@@ -139,6 +140,15 @@ class CloseStage:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """From now on, send the frames of a stage (``Frames``), or do not; harmless twice."""
+
+    id: int
+    stage: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GetStats:
     id: int
 
@@ -183,7 +193,18 @@ class LevelsNow:
     levels: Mapping[str, int] = field(default_factory=dict)  # JSON has no integer keys
 
 
-Message = Start | Join | Gate | Leave | CloseStage | GetStats | Started | Failed | Reply | Connected | Gone | LevelsNow
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Consecutive frames of 20 ms of a stage's shared mix, Opus in base64; ``tick`` is that of the first."""
+
+    stage: str
+    tick: int
+    frames: tuple[str, ...]
+
+
+ToWorker = Start | Join | Gate | Leave | CloseStage | Stream | GetStats
+ToControl = Started | Failed | Reply | Connected | Gone | LevelsNow | Frames
+Message = ToWorker | ToControl
 _TYPES: dict[str, Any] = {each.__name__: each for each in typing.get_args(Message)}
 
 

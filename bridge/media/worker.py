@@ -41,6 +41,7 @@ from bridge.media.control import (
     Start,
     Started,
     Stats,
+    Stream,
     WorkerCounters,
     WorkerSettings,
     encode,
@@ -51,8 +52,9 @@ from bridge.media.dtls import Identity, Keys
 from bridge.media.fanout import Engine, PythonEngine
 from bridge.media.fanout import Stage as FanOut
 from bridge.media.fanout_native import NativeEngine, NotThere
-from bridge.media.mixer import Mixer, Voice
+from bridge.media.mixer import QUIET, Mixer, Voice
 from bridge.media.peer import Peer
+from bridge.media.sinks.stream import StreamSink
 from bridge.media.stun import Address
 from bridge.media.tcp import open_port
 from bridge.media.udp import announced
@@ -65,7 +67,7 @@ _CARE_TICKS = 50  # every peer's timers are looked at once a second, a fiftieth 
 _URGENT_TICKS = 5  # … and those in a handshake each 100 ms
 _LATENESS = 3000
 _NICE = -10  # a late tick is heard; a late page is not
-_MAX_PENDING_OUT = 1 << 20  # bytes waiting for the control process; levels are dropped beyond it
+_MAX_PENDING_OUT = 1 << 20  # bytes waiting for the control process; levels and stream frames are dropped beyond it
 
 
 class Stage:
@@ -99,6 +101,9 @@ class Worker:
         self._rota: list[dict[Peer, None]] = [{} for _ in range(_CARE_TICKS)]  # who is looked after at which tick
         self._urgent: dict[Peer, None] = {}
         self._stages: dict[str, Stage] = {}
+        self._sinks: dict[str, StreamSink] = {}  # of stages that somebody listens to by stream
+        self.has_room: Callable[[], bool] = lambda: True
+        """Whether the control process takes what may be dropped; set by ``serve``."""
         self._by_ufrag: dict[str, Peer] = {}
         self._by_address: dict[Address, Peer] = {}
         self._tick = 0
@@ -107,6 +112,7 @@ class Worker:
         self._lateness: deque[float] = deque(maxlen=_LATENESS)
         self._skipped = self._tick_errors = self._stun_refused = self._junk = self._encodes_gone = 0
         self._moved = {"udp": 0, "tcp": 0}
+        self._dropped_gone = 0
         self._logged_at = 0.0
 
     def _choose(self, wanted: str) -> Engine:
@@ -164,6 +170,8 @@ class Worker:
                         self._stages[request.stage].peers.values() if request.stage in self._stages else ()
                     ):
                         self._remove(peer)
+                case Stream():
+                    self._stream(request)
                 case GetStats():
                     return Reply(request.id, stats=dataclasses.asdict(self.stats()))
                 case _:
@@ -209,6 +217,15 @@ class Worker:
         if peer is None:
             raise NotFound(f"peer {request.peer} is not connected to the relay")
         peer.gate(hear=request.hear, speak=request.speak, now=self._loop.time())
+
+    def _stream(self, request: Stream) -> None:
+        if request.on and request.stage not in self._sinks:
+            sink = self._sinks[request.stage] = StreamSink(request.stage, self._emit, lambda: self.has_room())
+            sink.start()
+        elif not request.on and request.stage in self._sinks:
+            gone = self._sinks.pop(request.stage)
+            self._dropped_gone += gone.dropped
+            gone.close()
 
     def _remove(self, peer: Peer) -> None:
         peer.voice.shut(self._loop.time())
@@ -324,6 +341,9 @@ class Worker:
                 self._mix(stage, now)
             except Exception:
                 self._defect(f"stage {stage.name}")
+        for name, sink in self._sinks.items():
+            if name not in self._stages:  # nobody is connected: a stream goes on all the same
+                sink.write(QUIET, self._tick)
         self._care_for_peers()
 
     def _mix(self, stage: Stage, now: float) -> None:
@@ -334,6 +354,8 @@ class Worker:
         stage.leaving = []
         output = stage.mixer.tick(voices, now)
         stage.fan_out.tick(output, self._tick)
+        if stage.name in self._sinks:
+            self._sinks[stage.name].write(output.shared, self._tick)
         levels = stage.mixer.levels(voices)
         if levels is not None:
             self._emit(LevelsNow(stage.name, {str(csrc): level for csrc, level in levels.items()}))
@@ -372,6 +394,7 @@ class Worker:
             late_p99_ms=round(1000 * late[int(0.99 * (len(late) - 1))], 2),
             tick_errors=self._tick_errors,
             encodes=self._encodes_gone + sum(each.mixer.encodes for each in self._stages.values()),
+            stream_dropped=self._dropped_gone + sum(each.dropped for each in self._sinks.values()),
             stun_refused=self._stun_refused,
             junk=self._junk,
             send_errors=self._port.send_errors + self._engine.errors,
@@ -395,8 +418,11 @@ async def serve(control: socket.socket) -> int:
     if not isinstance(first, Start):
         return 1
 
+    def has_room() -> bool:
+        return writer.transport.get_write_buffer_size() <= _MAX_PENDING_OUT
+
     def emit(message: Message) -> None:
-        if isinstance(message, LevelsNow) and writer.transport.get_write_buffer_size() > _MAX_PENDING_OUT:
+        if isinstance(message, LevelsNow) and not has_room():
             return
         writer.write(encode(message))
 
@@ -407,6 +433,7 @@ async def serve(control: socket.socket) -> int:
         emit(Failed(f"media cannot listen on {where}: {error}"))
         await writer.drain()
         return 1
+    worker.has_room = has_room
     worker.start()
     gc.freeze()  # what is loaded now stays: full collections need not look at it
     emit(Started(worker.port, worker.addresses))

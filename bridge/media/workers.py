@@ -7,12 +7,13 @@ them are a mapping from stage to link here and nothing elsewhere.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import itertools
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,7 @@ from bridge.media.control import (
     CloseStage,
     Connected,
     Failed,
+    Frames,
     Gate,
     GetStats,
     Gone,
@@ -35,6 +37,7 @@ from bridge.media.control import (
     Start,
     Started,
     Stats,
+    Stream,
     WorkerSettings,
     encode,
     error_from,
@@ -48,6 +51,10 @@ _START_S = 30.0  # generous: a busy machine imports slowly
 _ANSWER_S = 10.0
 _STOP_S = 5.0
 _BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+Take = Callable[[int, Sequence[bytes]], None]
+"""(tick of the first, consecutive Opus frames of 20 ms). Called from the relay's own task; returns at once."""
 
 
 class Listener(Protocol):
@@ -131,6 +138,11 @@ class _Link:
             raise error_from(reply.error)
         return reply
 
+    def post(self, message: Message) -> None:
+        """Send without waiting for a reply."""
+        if not self.closed:
+            self._writer.write(encode(message))
+
     async def read_to_end(self, on_event: Callable[[Message], None]) -> None:
         """Hand out replies and events until the worker has closed its end; then every request fails."""
         while (message := await read(self._reader)) is not None:
@@ -166,6 +178,7 @@ class Workers:
         self._link: _Link | None = None
         self._running = asyncio.Event()
         self._peers: dict[PeerId, StageId] = {}
+        self._taps: dict[StageId, Take] = {}
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self.restarts = 0
@@ -186,6 +199,8 @@ class Workers:
         self._settings = replace(self._settings, port=started.port)  # a restart takes the same port again
         self.addresses = tuple(started.addresses)
         self._link = link
+        for stage in self._taps:
+            link.post(Stream(0, stage, True))
         self._running.set()
         return link
 
@@ -223,6 +238,10 @@ class Workers:
             case LevelsNow():
                 levels = {int(csrc): level for csrc, level in message.levels.items()}
                 self._tell(self._listener.levels, StageId(message.stage), levels)
+            case Frames():
+                take = self._taps.get(StageId(message.stage))
+                if take is not None:
+                    self._tell(take, message.tick, [binascii.a2b_base64(each) for each in message.frames])
             case _:
                 log.error("unexpected message of the media worker: %s", type(message).__name__)
 
@@ -282,6 +301,17 @@ class Workers:
         except Unavailable:
             if not link.closed:
                 raise
+
+    def listen(self, stage: StageId, take: Take) -> None:
+        """From now on ``take`` gets the stage's shared frames, over restarts of the worker too. One a stage."""
+        self._taps[stage] = take
+        if self._link is not None:
+            self._link.post(Stream(0, stage, True))
+
+    def unlisten(self, stage: StageId) -> None:
+        """Harmless twice."""
+        if self._taps.pop(stage, None) is not None and self._link is not None:
+            self._link.post(Stream(0, stage, False))
 
     async def stats(self) -> Stats:
         """Counters of the worker and of each peer. Raises Unavailable."""

@@ -4,6 +4,7 @@
 ``GET /s/{stage}``             the page; its files under ``/s/``
 ``POST /api/v1/sessions``      link or guest → session
 ``GET /api/v1/socket``         the page's WebSocket; the session is its first frame, never in a URL
+``/listen``, ``/whep``          the sound alone, for players: `bridge.web.listen`, `bridge.web.whep`
 =============================  ===============================================================
 
 What else is served here brings its own routes (`MoreRoutes`).
@@ -14,11 +15,9 @@ Refusals are ``{errcode, error, reason?, retry_after_ms?}`` in Matrix's form.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -35,8 +34,12 @@ from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
 from bridge.text import say
 from bridge.web import messages as m
+from bridge.web.access import Gatekeeper
 from bridge.web.frames import Frames
+from bridge.web.listen import FrameSource, Streams
 from bridge.web.session import PageSession
+from bridge.web.sources import Sources
+from bridge.web.whep import Whep
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +48,6 @@ MAX_BODY = 16 * 1024  # bytes
 GUEST_HOURS = 12
 _SIGN_INS_A_MINUTE = 60  # for one source address; whole mobile carriers sit behind one
 _CALLS_A_MINUTE = 300  # Element Call signs in three times to join
-_SOURCES = 10_000  # the least recent is forgotten
-
 _PENDING = 2_000  # sockets that have not said hello; further ones are told to come again
 
 _CSP = (
@@ -66,24 +67,6 @@ _PREFIX = web.AppKey("prefix", str)
 _NOT_KEPT = {**_HEADERS, "Cache-Control": "no-store"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class _Sources:
-    """Sign-ins for each source address in the last minute, by token bucket. Bounded."""
-
-    def __init__(self, a_minute: int) -> None:
-        self._a_minute = float(a_minute)
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, source: str, now: float) -> None:
-        """Raises Full."""
-        tokens, at = self._buckets.pop(source, (self._a_minute, now))
-        tokens = min(self._a_minute, tokens + (now - at) * self._a_minute / 60)
-        self._buckets[source] = (max(0.0, tokens - 1), now)
-        if len(self._buckets) > _SOURCES:
-            self._buckets.popitem(last=False)
-        if tokens < 1:
-            raise Full("too many sign-ins from this address; wait a moment", 5_000)
 
 
 class MoreRoutes(Protocol):
@@ -108,13 +91,17 @@ class WebServer:
         clock: Clock,
         prefix: str,
         more: MoreRoutes | None = None,
+        source: FrameSource | None = None,
     ) -> None:
+        """``source``: the relay's frames, for those who listen by stream; None: there are no streams."""
         self._config, self._rooms, self._store, self._signer = config, rooms, store, signer
         self._more = more
         self._clock, self._prefix = clock, prefix
-        self._sources = _Sources(_SIGN_INS_A_MINUTE)
-        self._more_sources = _Sources(_CALLS_A_MINUTE)
-        self._proxies = [ipaddress.ip_network(each, strict=False) for each in config.trusted_proxies]
+        self._sources = Sources(config.trusted_proxies, _SIGN_INS_A_MINUTE)
+        self._more_sources = Sources(config.trusted_proxies, _CALLS_A_MINUTE)
+        gate = Gatekeeper(rooms, store, signer, clock, self._sources)
+        self._streams = Streams(gate, self._sources, source, config.public_url)
+        self._whep = Whep(gate, self._sources, config.public_url, _said)
         self._frames = Frames(clock.now_ms)
         self._sockets: set[web.WebSocketResponse] = set()
         self._pending = 0
@@ -129,6 +116,8 @@ class WebServer:
                 web.get("/s/{file:.+}", self._file),
                 web.post("/api/v1/sessions", self._sessions),
                 web.get("/api/v1/socket", self._socket),
+                *self._streams.routes(),
+                *self._whep.routes(),
             ]
         )
         if self._more is not None:
@@ -145,6 +134,8 @@ class WebServer:
             await runner.cleanup()
 
     async def _hang_up(self, _: web.Application) -> None:
+        self._streams.close()
+        self._whep.close()
         await asyncio.gather(*(socket.close() for socket in list(self._sockets)), return_exceptions=True)
         if self._more is not None:
             await self._more.hang_up()
@@ -172,25 +163,10 @@ class WebServer:
     # -- sign in -------------------------------------------------------------------------------
 
     def _count_sign_in(self, request: web.Request) -> None:
-        self._more_sources.take(self._source(request), asyncio.get_running_loop().time())
-
-    def _source(self, request: web.Request) -> str:
-        """The address the request came from; a proxy's word counts only from a trusted proxy."""
-        source = request.remote or ""
-        forwarded = [each.strip() for each in request.headers.get("X-Forwarded-For", "").split(",") if each.strip()]
-        while forwarded and self._is_proxy(source):
-            source = forwarded.pop()
-        return source[:64]
-
-    def _is_proxy(self, source: str) -> bool:
-        try:
-            address = ipaddress.ip_address(source)
-        except ValueError:
-            return False
-        return any(address in network for network in self._proxies)
+        self._more_sources.take(self._more_sources.of(request), asyncio.get_running_loop().time())
 
     async def _sessions(self, request: web.Request) -> web.StreamResponse:
-        self._sources.take(self._source(request), asyncio.get_running_loop().time())
+        self._sources.take(self._sources.of(request), asyncio.get_running_loop().time())
         try:
             body = json.loads(await request.read())
         except (ValueError, RecursionError):
@@ -283,12 +259,17 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
         return web.json_response(m.encode(body), status=500, headers=_NOT_KEPT)
 
 
+def _said(request: web.Request, error: EyvanError) -> str:
+    """In the language of who asks."""
+    if not isinstance(error, Refused):
+        return str(error)
+    persian = request.headers.get("Accept-Language", "").startswith("fa")
+    args = {"prefix": request.app[_PREFIX], **error.args_for_text}
+    return plain_of(say("fa" if persian else "en", error.reason, **args))
+
+
 def _refusal(request: web.Request, error: EyvanError) -> web.StreamResponse:
-    text = str(error)
-    if isinstance(error, Refused):
-        persian = request.headers.get("Accept-Language", "").startswith("fa")
-        args = {"prefix": request.app[_PREFIX], **error.args_for_text}
-        text = plain_of(say("fa" if persian else "en", error.reason, **args))
+    text = _said(request, error)
     reason = error.reason if isinstance(error, BadToken) else None
     retry = error.retry_after_ms if isinstance(error, Full) else None
     body = m.ErrorBody(error.errcode, text, reason, retry)
