@@ -19,9 +19,10 @@ from aiohttp import web
 from bridge.config import Config
 from bridge.errors import ConfigError, EyvanError
 from bridge.identity.call_tokens import CallTokens
-from bridge.identity.links import LinkSigner
+from bridge.identity.links import Hearing, LinkSigner
 from bridge.identity.openid import OpenId
 from bridge.ids import PeerId, RoomId, StageId, UserId
+from bridge.live.notices import Player
 from bridge.live.ports import InboxRow
 from bridge.live.rooms import Rooms
 from bridge.live.stage import World
@@ -156,8 +157,23 @@ class App:
             token = signer.make(user, room, stage, self._clock.now_ms(), config.web.link_hours)
             return f"{public}/s/{stage}#l={token}"
 
+        def make_player(user: UserId, room: RoomId, stage: StageId) -> Player:
+            now, hours = self._clock.now_ms(), config.web.link_hours
+            until = now + hours * 3_600_000
+            stream = signer.make_hearing(Hearing(user, room, stage, now, until, until))
+            token = signer.make_whep(user, room, stage, now, hours)
+            return Player(f"{public}/whep/{stage}", token, f"{public}/listen/{stage}.ogg?t={stream}")
+
         return World(
-            outgoing, workers, store, self._clock, make_link, config.bot.language, config.bot.command_prefix, public
+            outgoing,
+            workers,
+            store,
+            self._clock,
+            make_link,
+            config.bot.language,
+            config.bot.command_prefix,
+            public,
+            make_player,
         )
 
     def _incoming(self, store: DatabaseStore, rooms: Rooms) -> Incoming:

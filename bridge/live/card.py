@@ -67,3 +67,11 @@ def link_message(lang: Lang, topic: str, url: str, prefix: str) -> tuple[str, st
     shown = escape.escape(url, quote=True)
     text = f"{intro}\n{url}\n{plain_of(after)}"
     return text, f'{html_of(intro)}<br><a href="{shown}">{shown}</a><br>{html_of(after)}'
+
+
+def player_message(lang: Lang, topic: str, whep: str, token: str, stream: str, prefix: str) -> tuple[str, str]:
+    """Both secrets stand in code, as people copy them."""
+    args = {"topic": topic or say(lang, "card-untitled"), "prefix": prefix}
+    said = say(lang, "player-intro", whep=f"`{whep}`", token=f"`{token}`", stream=f"`{stream}`", **args)
+    text = f"{said}\n{say(lang, 'link-after', **args)}"
+    return plain_of(text), html_of(text)

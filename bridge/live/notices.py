@@ -30,6 +30,15 @@ _CARD_AGAIN_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
+class Player:
+    """What a person gives to a player or studio gear to hear a stage."""
+
+    whep: str  # URL
+    token: str  # a bearer token for it
+    stream: str  # URL of the Ogg stream, with a token that begins it
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """What a live stage needs of the world."""
 
@@ -41,6 +50,7 @@ class World:
     lang: Lang = "en"
     prefix: str = "!"
     public_url: str = ""
+    make_player: Callable[[UserId, RoomId, StageId], Player] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +121,18 @@ class Notices:
         text = self._say("tell-" + key.replace("_", "-"), {"topic": topic, **args})
         self._chats.send(lambda: self._world.matrix.tell(user, card.plain_of(text), card.html_of(text)))
 
-    def send_link(self, user: UserId, stage: StageContent, answer: Callable[[Outcome], None]) -> None:
-        """``answer`` is called once."""
-        state = self._state()
-        url = self._world.make_link(user, self._room, stage.stage_id)
-        text, html = card.link_message(self._world.lang, stage.topic or state.room.name, url, self._world.prefix)
+    def send_link(
+        self, user: UserId, stage: StageContent, answer: Callable[[Outcome], None], *, player: bool = False
+    ) -> None:
+        """``answer`` is called once. ``player``: what a player needs, instead of the page's link."""
+        state, world = self._state(), self._world
+        topic = stage.topic or state.room.name
+        if player and world.make_player is not None:
+            made = world.make_player(user, self._room, stage.stage_id)
+            text, html = card.player_message(world.lang, topic, made.whep, made.token, made.stream, world.prefix)
+        else:
+            url = world.make_link(user, self._room, stage.stage_id)
+            text, html = card.link_message(world.lang, topic, url, world.prefix)
         name = {"name": state.name(user)}
 
         async def job() -> None:

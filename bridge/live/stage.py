@@ -381,8 +381,8 @@ class LiveStage:
                 self._tell(effect)
             case fx.Announce(text, args):
                 self._notices.announce(text, args)
-            case fx.SendLink(user, ref):
-                self._send_link(user, ref)
+            case fx.SendLink(user, ref, player):
+                self._send_link(user, ref, player)
             case fx.RevokeLinks(user):
                 self._keeping.revoke(user, self._world.clock.now_ms())
                 self._revoked.append(user)
@@ -416,7 +416,7 @@ class LiveStage:
         if not seats and tell.by_chat:
             self._notices.tell(tell.user, tell.key, {"by": by_name})
 
-    def _send_link(self, user: UserId, ref: str) -> None:
+    def _send_link(self, user: UserId, ref: str, player: bool) -> None:
         def answer(outcome: Outcome) -> None:
             self._answers.append(fx.Answer(ref, outcome.ok, outcome.text, outcome.args))
             self._keep_due.set()
@@ -424,7 +424,7 @@ class LiveStage:
         if self._state.stage is None:
             answer(Outcome(False, "no-stage"))
         else:
-            self._notices.send_link(user, self._state.stage, answer)
+            self._notices.send_link(user, self._state.stage, answer, player=player)
 
     def _void_pages(self, users: list[UserId]) -> None:
         """Links of before are void by now, and so are the pages that they opened. A page that sits down at this moment

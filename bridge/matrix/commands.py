@@ -51,6 +51,7 @@ _WORDS: dict[str, ActName] = {
 }  # fmt: skip
 _STAGE = frozenset({"stage", "نشست", "eyvan"})
 _REVOKE = frozenset({"revoke", "باطل"})
+_PLAYER = frozenset({"whep", "player", "stream", "پخش"})
 _ABOUT_SOMEBODY: frozenset[ActName] = frozenset(
     {"bring_up", "to_audience", "make_moderator", "invite", "mute", "unmute", "kick"}
 )
@@ -176,6 +177,8 @@ class Translator:
             return [late]
         if act == "link" and _bare(rest) in _REVOKE:
             act = "revoke_links"
+        elif act == "link" and _bare(rest) in _PLAYER:
+            act = "link_player"
         target = None
         if act in _ABOUT_SOMEBODY:
             target, rest = _target(content, rest, sender if act == "to_audience" else None)

@@ -98,6 +98,7 @@ class PostCard:
 class SendLink:
     user: UserId
     ref: str
+    player: bool = False  # what a player needs (WHEP, stream) instead of the page's link
 
 
 @dataclass(frozen=True, slots=True)

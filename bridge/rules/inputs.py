@@ -29,6 +29,7 @@ ActName = Literal[
     "status",
     "hands",
     "link",
+    "link_player",
     "revoke_links",
     "help",
 ]

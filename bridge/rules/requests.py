@@ -268,7 +268,7 @@ def _hands(state: StageState, ask: Asked, now: int) -> Step:
 
 
 def _link(state: StageState, ask: Asked, now: int) -> Step:
-    return state, [SendLink(ask.actor, ask.ref)]
+    return state, [SendLink(ask.actor, ask.ref, player=ask.act == "link_player")]
 
 
 def _revoke_links(state: StageState, ask: Asked, now: int) -> Step:
@@ -298,6 +298,7 @@ _DO: Mapping[ActName, Callable[[StageState, Asked, int], Step]] = {
     "status": _status,
     "hands": _hands,
     "link": _link,
+    "link_player": _link,
     "revoke_links": _revoke_links,
     "help": _help,
 }

@@ -14,6 +14,7 @@ help =
     `{ $prefix }link` – your personal link to listen, by direct message
     `{ $prefix }hand [note]` – raise your hand (or ✋ on the stage card) · `{ $prefix }lower` – lower it
     `{ $prefix }accept` / `{ $prefix }decline` – answer an invitation to the stage
+    `{ $prefix }link player` – an address for VLC, OBS, GStreamer and other players
     `{ $prefix }link revoke` – make your earlier links void
     For moderators
     `{ $prefix }stage start [topic]` · `end` · `status` · `topic <text>`
@@ -81,6 +82,11 @@ link-sent = { $name }, your personal link is in our direct chat.
 link-refused = { $name }, I could not open a direct chat with you. Please allow messages from me and try `{ $prefix }link` again.
 link-later = { $name }, the direct chat with you is not to be had now. Please try `{ $prefix }link` again in a moment.
 link-intro = Your personal link to “{ $topic }”:
+player-intro =
+    To hear “{ $topic }” in a player
+    VLC, ffplay, a browser: { $stream }
+    WHEP (OBS, GStreamer): { $whep }
+    Bearer token: { $token }
 link-after = It is yours alone: whoever opens it is there in your name. `{ $prefix }link revoke` in the room makes it void.
 
 # Told to one person

@@ -14,6 +14,7 @@ help =
     `{ $prefix }link` – پیوند شخصی شما برای شنیدن، در گفت‌وگوی خصوصی
     `{ $prefix }hand [یادداشت]` – دست بالا (یا ✋ روی کارت نشست) · `{ $prefix }lower` – دست پایین
     `{ $prefix }accept` / `{ $prefix }decline` – پاسخ به دعوت روی صحنه
+    `{ $prefix }link player` – نشانی برای VLC، OBS، GStreamer و پخش‌کننده‌های دیگر
     `{ $prefix }link revoke` – پیوندهای پیشین شما باطل می‌شود
     برای گرداننده‌ها
     `{ $prefix }stage start [موضوع]` · `end` · `status` · `topic <متن>`
@@ -73,6 +74,11 @@ link-sent = { $name }، پیوند شخصی شما در گفت‌وگوی خصو
 link-refused = { $name }، نتوانستم با شما گفت‌وگوی خصوصی باز کنم. لطفاً پیام‌های مرا بپذیرید و دوباره `{ $prefix }link` را بفرستید.
 link-later = { $name }، گفت‌وگوی خصوصی با شما اکنون باز نمی‌شود. لطفاً کمی بعد دوباره `{ $prefix }link` را بفرستید.
 link-intro = پیوند شخصی شما برای «{ $topic }»:
+player-intro =
+    شنیدن «{ $topic }» در پخش‌کننده
+    VLC، ffplay، مرورگر: { $stream }
+    WHEP (OBS، GStreamer): { $whep }
+    توکن: { $token }
 link-after = این پیوند فقط برای شماست: هر که بازش کند به نام شما وارد می‌شود. با `{ $prefix }link revoke` در اتاق باطل می‌شود.
 
 tell-invited = { $by } شما را در «{ $topic }» به صحنه دعوت کرد. در اتاق `{ $prefix }accept` یا `{ $prefix }decline` را بفرستید، یا پیوندتان را باز کنید.
