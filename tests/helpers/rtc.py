@@ -94,9 +94,10 @@ class _Ear:
 
 
 class RtcClient:
-    """One peer connection, sendrecv. Owns aiortc's tasks and one of its own; ``close`` ends them."""
+    """One peer connection, sendrecv or ``listen_only``. Owns aiortc's tasks and one of its own; ``close`` ends them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, listen_only: bool = False) -> None:
+        self._listen_only = listen_only
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))  # the default asks a public STUN server
         self.offer = self.answer = ""
         self._mouth = _Mouth()
@@ -111,7 +112,10 @@ class RtcClient:
 
     async def connect(self, answer_offer: Callable[[str], Awaitable[str]], within_s: float = 60) -> None:
         """Offer, hand the offer to ``answer_offer``, take its answer, wait for ICE and DTLS."""
-        self.pc.addTrack(self._mouth)
+        if self._listen_only:
+            self.pc.addTransceiver("audio", direction="recvonly")
+        else:
+            self.pc.addTrack(self._mouth)
         await self.pc.setLocalDescription(await self.pc.createOffer())
         self.offer = self.pc.localDescription.sdp
         self.answer = await answer_offer(self.offer)

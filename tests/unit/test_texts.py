@@ -23,6 +23,7 @@ SAMPLES: dict[str, Any] = {
     "prefix": "!", "bot": "@eyvan:a.org", "name": "Ava", "by": "Ben", "topic": "باغ", "level": 50, "kick": 50,
     "limit": 20, "seconds": 61, "count": 2, "list": "1. Ava", "speakers": "Ava, Ben", "names": "Ava", "more": 0,
     "listeners": 1, "hands": 0, "url": "https://x/s/1", "to": "!new",
+    "whep": "https://x/whep/1", "token": "whep1.a.b", "stream": "https://x/listen/1.ogg?t=listen1.a.b",
 }  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def test_every_reason_of_the_rules_has_a_sentence() -> None:
 
 
 def test_every_act_has_its_done() -> None:
-    own_words = {"status", "hands", "link", "help"}  # answered by what they show
+    own_words = {"status", "hands", "link", "link_player", "help"}  # answered by what they show
     done = {f"done-{act.replace('_', '-')}" for act in get_args(ActName) if act not in own_words}
     assert done - keys("en") == set()
     assert {key for key in keys("en") if key.startswith("done-")} == done

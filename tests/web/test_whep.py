@@ -14,12 +14,9 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 from bridge.ids import UserId
 from bridge.rules.content import STAGE
 from tests.helpers.fakes import ADMIN, AVA, BEN, ROOM, until
-from tests.helpers.rtc import RtcClient
 from tests.helpers.studio import Studio, running_studio
 from tests.helpers.tone import level_at, ratio_at
-
-SDP = "application/sdp"
-FRAGMENT = "application/trickle-ice-sdpfrag"
+from tests.helpers.whep import FRAGMENT, SDP, WhepPlayer
 
 
 @pytest.fixture
@@ -42,47 +39,11 @@ async def offer() -> AsyncIterator[str]:
     await pc.close()
 
 
-class Player:
-    """A WHEP client."""
-
-    def __init__(self, studio: Studio, token: str | None) -> None:
-        self.studio, self.headers = studio, {"Authorization": f"Bearer {token}"} if token else {}
-        self.client = RtcClient()
-        self.location = self.etag = ""
-
-    async def play(self, *, say: float | None = None) -> Player:
-        """Raises ConnectionError with the answer's status."""
-        if say is None:
-            self.client.pc.addTransceiver("audio", direction="recvonly")
-            self.client.pc.addTrack = lambda track: None  # type: ignore[method-assign, assignment, return-value]
-        self.studio.stack.push_async_callback(self.client.close)
-        await self.client.connect(self.post)
-        self.client.say(say)
-        return self
-
-    async def post(self, offer: str) -> str:
-        url = f"{self.studio.url}/whep/{self.studio.stage}"
-        headers = {**self.headers, "Content-Type": SDP}
-        async with self.studio.http.post(url, data=offer, headers=headers) as response:
-            text = await response.text()
-            if response.status != 201:
-                raise ConnectionError(f"{response.status} {text}")
-            assert response.headers["Content-Type"] == SDP
-            self.location, self.etag = response.headers["Location"], response.headers["ETag"]
-            assert self.location.startswith(url + "/")
-            return text
-
-    async def patch(self, fragment: str, if_match: str | None = None) -> tuple[int, str, str]:
-        headers = {**self.headers, "Content-Type": FRAGMENT, **({"If-Match": if_match} if if_match else {})}
-        async with self.studio.http.patch(self.location, data=fragment, headers=headers) as response:
-            return response.status, await response.text(), response.headers.get("ETag", "")
-
-    async def delete(self, **headers: str) -> int:
-        async with self.studio.http.delete(self.location, headers=headers or self.headers) as response:
-            return response.status
-
-    def hears_nothing(self) -> bool:
-        return self.client.pc.connectionState in ("closed", "failed") or level_at(self.client.recent(0.4), 440) < -60
+def player_of(studio: Studio, token: str | None, *, listen_only: bool = True) -> WhepPlayer:
+    url = f"{studio.url}/whep/{studio.stage}"
+    player = WhepPlayer(studio.http, url, token, listen_only=listen_only)
+    studio.stack.push_async_callback(player.close)
+    return player
 
 
 def tone(heard: Any) -> bool:
@@ -91,7 +52,7 @@ def tone(heard: Any) -> bool:
 
 async def test_a_tone_is_heard_until_delete(studio: Studio) -> None:
     await studio.voice()
-    player = await Player(studio, studio.whep_token(BEN)).play()
+    player = await player_of(studio, studio.whep_token(BEN)).play()
     await player.client.hear(tone)
     assert "a=sendonly" in player.client.answer
     assert studio.audience() == 1
@@ -104,7 +65,7 @@ async def test_a_tone_is_heard_until_delete(studio: Studio) -> None:
 
 async def test_by_the_pages_session_too(studio: Studio) -> None:
     await studio.voice()
-    player = await Player(studio, await studio.session(AVA)).play()
+    player = await player_of(studio, await studio.session(AVA)).play()
     await player.client.hear(tone)
 
 
@@ -112,7 +73,8 @@ async def test_a_player_of_a_speaker_is_never_heard(studio: Studio) -> None:
     studio.house.matrix.role(ADMIN, BEN, role="speaker", stage_id=studio.stage)
     await until(lambda: studio.house.stage().state.may_speak(BEN), "speaker")
     await studio.voice(hz=440)
-    player = await Player(studio, studio.whep_token(BEN)).play(say=880)
+    player = await player_of(studio, studio.whep_token(BEN), listen_only=False).play()
+    player.client.say(880)
     ear = await studio.voice("ear", None)
 
     async def gated() -> int:
@@ -131,7 +93,7 @@ async def test_a_player_of_a_speaker_is_never_heard(studio: Studio) -> None:
 @pytest.mark.parametrize("how", ["leave", "ban", "end", "revoke"])
 async def test_a_cut_ends_it(studio: Studio, how: str) -> None:
     await studio.voice()
-    player = await Player(studio, studio.whep_token(AVA)).play()
+    player = await player_of(studio, studio.whep_token(AVA)).play()
     await player.client.hear(tone)
     if how in ("leave", "ban"):
         studio.house.matrix.member(ADMIN, AVA, how)
@@ -142,7 +104,7 @@ async def test_a_cut_ends_it(studio: Studio, how: str) -> None:
     await player.client.hear(lambda heard: level_at(heard, 440) < -60)
     await until(lambda: not len(studio.server._whep), "the resource")
     with pytest.raises(ConnectionError, match=r"^40[134]"):
-        await Player(studio, studio.whep_token(AVA)).play()
+        await player_of(studio, studio.whep_token(AVA)).play()
 
 
 async def test_guests(studio: Studio, offer: str) -> None:
@@ -155,7 +117,7 @@ async def test_guests(studio: Studio, offer: str) -> None:
         assert (problem["status"], problem["errcode"]) == (403, "M_FORBIDDEN")
     await studio.guests(True)
     await studio.voice()
-    player = await Player(studio, None).play()
+    player = await player_of(studio, None).play()
     await player.client.hear(tone)
     async with studio.http.options(url, headers=headers) as allowed:
         assert allowed.headers["Access-Control-Allow-Origin"] == "*"
@@ -171,7 +133,7 @@ async def test_guests(studio: Studio, offer: str) -> None:
 
 
 async def test_one_that_never_connects_or_falls_silent_is_removed(studio: Studio, offer: str) -> None:
-    player = Player(studio, studio.whep_token(BEN))
+    player = player_of(studio, studio.whep_token(BEN))
     await player.post(offer)
     assert len(studio.server._whep) == 1
     await until(lambda: studio.audience() == 1, "seated")
@@ -192,7 +154,7 @@ async def _gone(studio: Studio) -> None:
 
 async def test_trickle_is_taken_and_a_restart_is_answered(studio: Studio) -> None:
     await studio.voice()
-    player = await Player(studio, studio.whep_token(BEN)).play()
+    player = await player_of(studio, studio.whep_token(BEN)).play()
     await player.client.hear(tone)
     ufrag = re.search(r"a=ice-ufrag:(\S+)", player.client.offer)
     assert ufrag
@@ -216,7 +178,7 @@ async def test_trickle_is_taken_and_a_restart_is_answered(studio: Studio) -> Non
 
 
 async def test_patch_is_refused_where_it_is_none(studio: Studio, offer: str) -> None:
-    player = Player(studio, studio.whep_token(BEN))
+    player = player_of(studio, studio.whep_token(BEN))
     await player.post(offer)
     headers = {**player.headers, "Content-Type": "application/json"}
     async with studio.http.patch(player.location, data="{}", headers=headers) as response:
@@ -269,13 +231,13 @@ async def test_bad_tokens_and_other_stages(studio: Studio, offer: str) -> None:
 
 
 async def test_a_person_has_eight(studio: Studio, offer: str) -> None:
-    players = [Player(studio, studio.whep_token(BEN)) for _ in range(8)]
+    players = [player_of(studio, studio.whep_token(BEN)) for _ in range(8)]
     for player in players:
         await player.post(offer)
     with pytest.raises(ConnectionError, match="429"):
-        await Player(studio, studio.whep_token(BEN)).post(offer)
+        await player_of(studio, studio.whep_token(BEN)).post(offer)
     assert await players[0].delete() == 200
-    await Player(studio, studio.whep_token(BEN)).post(offer)
+    await player_of(studio, studio.whep_token(BEN)).post(offer)
     studio.house.matrix.put(ADMIN, STAGE, "", {**studio.house.matrix.rooms[ROOM].content(STAGE), "status": "ended"})
     await until(lambda: not len(studio.server._whep), "all gone")
     assert studio.server._whep._places._count == 0

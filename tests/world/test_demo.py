@@ -23,6 +23,7 @@ from bridge.demo.synapse import Account, ClientApi
 from tests.helpers.browser import Browser
 from tests.helpers.hearing import TimedEar
 from tests.helpers.tone import rms_dbfs
+from tests.helpers.whep import WhepPlayer
 
 pytestmark = pytest.mark.usefixtures("synapse_python")  # installed before, so that no start waits for it
 HANG_S = 150
@@ -105,6 +106,12 @@ async def test_report_sound_role_end_and_second_start(tmp_path: Path) -> None:
                 key = "_" + one.user("omid")["mxid"]
                 await maryam.put_state(report["room_id"], "im.eyvan.role", key, {"role": "speaker"})
             await omid.wait(lambda c: c.me.can_speak, HANG_S, "to be put on air by plain state")
+
+        async with ClientSession() as http:
+            guest = await WhepPlayer(http, report["whep"], None).play()
+            await guest.client.hear(lambda heard: rms_dbfs(heard) > -35, HANG_S)
+            assert await guest.delete() == 200
+            await guest.close()
 
         async with Browser.launch("chromium") as browser:
             page = await browser.open(f"{report['web']}/s/{report['stage']}")

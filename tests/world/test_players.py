@@ -10,8 +10,8 @@ import pytest
 
 from tests.helpers.browser import Browser, Kind, Page, Pcm
 from tests.helpers.ogg import OggReader
-from tests.helpers.rtc import RtcClient
 from tests.helpers.tone import level_at, ratio_at, sine
+from tests.helpers.whep import WhepPlayer
 from tests.helpers.world import StageHandle, World
 
 HANG_S = 90
@@ -66,18 +66,9 @@ async def test_link_player_opens_stream_and_whep_until_a_kick(world: World) -> N
     stage = await world.new_stage(topic="For players")
     await speak(world, stage)
     given = await player_of(world, "ben", stage)
-    client = RtcClient()
-    client.pc.addTransceiver("audio", direction="recvonly")
-    client.pc.addTrack = lambda track: None  # type: ignore[method-assign, assignment, return-value]
     async with aiohttp.ClientSession() as http:
-
-        async def post(offer: str) -> str:
-            headers = {"Authorization": f"Bearer {given['token']}", "Content-Type": "application/sdp"}
-            async with http.post(given["whep"], data=offer, headers=headers) as response:
-                assert response.status == 201, await response.text()
-                return await response.text()
-
-        await client.connect(post)
+        player = await WhepPlayer(http, given["whep"], given["token"]).play()
+        client = player.client
         await client.hear(lambda heard: ratio_at(heard, 440) > 20, HANG_S)
         async with http.get(given["stream"]) as response:
             assert response.status == 200
@@ -92,7 +83,7 @@ async def test_link_player_opens_stream_and_whep_until_a_kick(world: World) -> N
         await client.hear(lambda heard: level_at(heard, 440) < -60, HANG_S)
         async with http.get(given["stream"]) as response:
             assert response.status == 403
-    await client.close()
+    await player.close()
     assert given["token"] not in world.log()
     assert given["stream"].partition("?t=")[2] not in world.log()
     await world.users["ben"].join(stage.room_id)
