@@ -52,9 +52,9 @@ from bridge.media.dtls import Identity, Keys
 from bridge.media.fanout import Engine, PythonEngine
 from bridge.media.fanout import Stage as FanOut
 from bridge.media.fanout_native import NativeEngine, NotThere
-from bridge.media.mixer import QUIET, Mixer, Voice
+from bridge.media.mixer import Mixer, Voice
 from bridge.media.peer import Peer
-from bridge.media.sinks.stream import StreamSink
+from bridge.media.sinks.stream import StreamSinks
 from bridge.media.stun import Address
 from bridge.media.tcp import open_port
 from bridge.media.udp import announced
@@ -101,9 +101,7 @@ class Worker:
         self._rota: list[dict[Peer, None]] = [{} for _ in range(_CARE_TICKS)]  # who is looked after at which tick
         self._urgent: dict[Peer, None] = {}
         self._stages: dict[str, Stage] = {}
-        self._sinks: dict[str, StreamSink] = {}  # of stages that somebody listens to by stream
-        self.has_room: Callable[[], bool] = lambda: True
-        """Whether the control process takes what may be dropped; set by ``serve``."""
+        self.streams = StreamSinks(emit)
         self._by_ufrag: dict[str, Peer] = {}
         self._by_address: dict[Address, Peer] = {}
         self._tick = 0
@@ -112,7 +110,6 @@ class Worker:
         self._lateness: deque[float] = deque(maxlen=_LATENESS)
         self._skipped = self._tick_errors = self._stun_refused = self._junk = self._encodes_gone = 0
         self._moved = {"udp": 0, "tcp": 0}
-        self._dropped_gone = 0
         self._logged_at = 0.0
 
     def _choose(self, wanted: str) -> Engine:
@@ -144,6 +141,7 @@ class Worker:
         """BYE and close_notify to all. Harmless twice."""
         if self._timer is not None:
             self._timer.cancel()
+        self.streams.close()
         for peer in list(self._peers.values()):
             self._remove(peer)
         self._engine.close()
@@ -171,7 +169,7 @@ class Worker:
                     ):
                         self._remove(peer)
                 case Stream():
-                    self._stream(request)
+                    self.streams.switch(request.stage, request.on)
                 case GetStats():
                     return Reply(request.id, stats=dataclasses.asdict(self.stats()))
                 case _:
@@ -217,15 +215,6 @@ class Worker:
         if peer is None:
             raise NotFound(f"peer {request.peer} is not connected to the relay")
         peer.gate(hear=request.hear, speak=request.speak, now=self._loop.time())
-
-    def _stream(self, request: Stream) -> None:
-        if request.on and request.stage not in self._sinks:
-            sink = self._sinks[request.stage] = StreamSink(request.stage, self._emit, lambda: self.has_room())
-            sink.start()
-        elif not request.on and request.stage in self._sinks:
-            gone = self._sinks.pop(request.stage)
-            self._dropped_gone += gone.dropped
-            gone.close()
 
     def _remove(self, peer: Peer) -> None:
         peer.voice.shut(self._loop.time())
@@ -341,9 +330,7 @@ class Worker:
                 self._mix(stage, now)
             except Exception:
                 self._defect(f"stage {stage.name}")
-        for name, sink in self._sinks.items():
-            if name not in self._stages:  # nobody is connected: a stream goes on all the same
-                sink.write(QUIET, self._tick)
+        self.streams.write_rest(self._stages, self._tick)
         self._care_for_peers()
 
     def _mix(self, stage: Stage, now: float) -> None:
@@ -354,8 +341,7 @@ class Worker:
         stage.leaving = []
         output = stage.mixer.tick(voices, now)
         stage.fan_out.tick(output, self._tick)
-        if stage.name in self._sinks:
-            self._sinks[stage.name].write(output.shared, self._tick)
+        self.streams.write(stage.name, output.shared, self._tick)
         levels = stage.mixer.levels(voices)
         if levels is not None:
             self._emit(LevelsNow(stage.name, {str(csrc): level for csrc, level in levels.items()}))
@@ -394,7 +380,7 @@ class Worker:
             late_p99_ms=round(1000 * late[int(0.99 * (len(late) - 1))], 2),
             tick_errors=self._tick_errors,
             encodes=self._encodes_gone + sum(each.mixer.encodes for each in self._stages.values()),
-            stream_dropped=self._dropped_gone + sum(each.dropped for each in self._sinks.values()),
+            stream_dropped=self.streams.dropped,
             stun_refused=self._stun_refused,
             junk=self._junk,
             send_errors=self._port.send_errors + self._engine.errors,
@@ -433,7 +419,7 @@ async def serve(control: socket.socket) -> int:
         emit(Failed(f"media cannot listen on {where}: {error}"))
         await writer.drain()
         return 1
-    worker.has_room = has_room
+    worker.streams.has_room = has_room
     worker.start()
     gc.freeze()  # what is loaded now stays: full collections need not look at it
     emit(Started(worker.port, worker.addresses))

@@ -7,10 +7,10 @@ listen. There is no second encode. In silence a frame goes out all the same: a p
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from bridge.media.control import Frames
-from bridge.media.mixer import Frame
+from bridge.media.mixer import QUIET, Frame
 
 BATCH = 10
 """Frames: 200 ms, which become one Ogg page."""
@@ -55,3 +55,44 @@ class StreamSink:
     def close(self) -> None:
         self._closed = True
         self._batch.clear()
+
+
+class StreamSinks:
+    """The streams of a worker's stages: one for each that somebody listens to by stream. Owned by the worker."""
+
+    def __init__(self, emit: Callable[[Frames], None]) -> None:
+        self._emit = emit
+        self._sinks: dict[str, StreamSink] = {}
+        self._dropped_before = 0
+        self.has_room: Callable[[], bool] = lambda: True
+        """Whether the control process takes what may be dropped; set by the worker's root."""
+
+    @property
+    def dropped(self) -> int:
+        """Frames that the control process did not take in time, since the worker's start."""
+        return self._dropped_before + sum(each.dropped for each in self._sinks.values())
+
+    def switch(self, stage: str, on: bool) -> None:
+        """Harmless twice."""
+        if on and stage not in self._sinks:
+            sink = self._sinks[stage] = StreamSink(stage, self._emit, lambda: self.has_room())
+            sink.start()
+        elif not on and stage in self._sinks:
+            gone = self._sinks.pop(stage)
+            gone.close()
+            self._dropped_before += gone.dropped
+
+    def write(self, stage: str, frame: Frame, tick: int) -> None:
+        sink = self._sinks.get(stage)
+        if sink is not None:
+            sink.write(frame, tick)
+
+    def write_rest(self, mixed: Container[str], tick: int) -> None:
+        """Silence for the stages that nobody is connected to: their streams go on all the same."""
+        for stage, sink in self._sinks.items():
+            if stage not in mixed:
+                sink.write(QUIET, tick)
+
+    def close(self) -> None:
+        for stage in list(self._sinks):
+            self.switch(stage, on=False)
