@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -60,7 +61,7 @@ async def test_a_tone_is_heard_without_a_gap_at_its_level(studio: Studio) -> Non
     heard = ben.heard()[before:]
     by_webrtc = await ear.client.hear(loud(440))
     assert abs(level_at(heard[-HALF:], 440) - level_at(by_webrtc, 440)) < 1.5
-    assert gap_ms(heard) <= 60 + stalled
+    assert gap_ms(heard) <= 60 + 2 * stalled  # speaker and relay may each have stood still
     check_stream(ben.pages)
     assert all(len(each.packets) <= 10 for each in ben.pages)
     reference, complaints = await opusdec(bytes(ben.data))
@@ -292,7 +293,7 @@ async def test_a_reader_that_reads_nothing_is_dropped_and_nobody_else_hears_it(
     good = await studio.listen(BEN)
     await hear_tone(good)
     host, port = studio.url.removeprefix("http://").split(":")
-    stuck = socket.socket()
+    stuck = studio.stack.enter_context(socket.socket())
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     stuck.setblocking(False)
     await asyncio.get_running_loop().sock_connect(stuck, (host, int(port)))
@@ -303,17 +304,18 @@ async def test_a_reader_that_reads_nothing_is_dropped_and_nobody_else_hears_it(
     await until(lambda: studio.audience() == 2, "the stuck one")
     dropped = metrics.counter("eyvan_streams_dropped_total", "").value()
     async with asyncio.timeout(90), Stalls.watching() as stalls:
-        await good.read(1.5)  # what was said while nobody watched
-        before = 960 * good.frames
+        await good.read(0.5)
+        before = len(good.pages)
         while metrics.counter("eyvan_streams_dropped_total", "").value() == dropped:
             await good.read(0.5)
         await good.read(1)
         stalled = await stalls.longest_ms()
-    heard = good.heard()[before:]
-    assert gap_ms(heard) <= 60 + stalled
+    waits = [1000 * (after - then) for then, after in itertools.pairwise(good.arrived[before:])]
+    assert len(waits) > 10
+    assert max(waits) <= 200 + 60 + 2 * stalled  # a page is 200 ms; relay and reader may each have stood still
     check_stream(good.pages)
+    assert ratio_at(good.heard()[-HALF:], 440) > 20
     await until(lambda: studio.audience() == 1, "dropped")
-    stuck.close()
 
 
 async def test_a_stage_that_ends_leaves_nothing_behind(studio: Studio) -> None:
