@@ -35,7 +35,7 @@ KERNEL_BUFFER = 32 * 1024  # bytes; the kernel's own choice would be minutes of 
 MAX_FILL = 250  # frames, 5 s: a longer break of the relay is not made good by silence
 SLICE = 500  # sockets written to before other work has its turn
 _SILENCE = b"\xf8\xff\xfe"  # as bridge/media/sinks/stream.py says
-_PAGE = 50  # frames a page has at most: fewer than 255 segments, whatever their size
+_PAGE = 10  # frames a page has at most: 200 ms, and fewer than 255 segments whatever their size
 
 _opened = metrics.counter("eyvan_streams_total", "Ogg streams opened")
 _dropped = metrics.counter("eyvan_streams_dropped_total", "Ogg streams ended as their reader took too little")
