@@ -90,7 +90,7 @@ class Peer:
         self.voice = Voice(owner, csrc)
         self.sender = Sender(owner, seat)
         self.is_connected = self.is_closed = False
-        self.last_heard = now
+        self.last_heard = self._offered_at = now
         self.path = ""  # "udp" or "tcp" once connected; a peer that takes another's place goes on from its path
         self._offer = offer
         self._session = secrets.randbits(62)
@@ -143,6 +143,7 @@ class Peer:
             self._pending = _Credentials(offer)
             self.hub.ufrag_of(self._pending.local_ufrag, self)
             self.last_heard = now
+        self._offered_at = now
         self._take_offer(offer)
 
     def answer(self, addresses: tuple[str, ...], port: int, tcp_port: int) -> str:
@@ -381,7 +382,8 @@ class Peer:
     def look_after(self, now: float, tick: int) -> None:
         """Called at least each second: timers of DTLS, ICE, RTCP and silence."""
         silent = now - self.last_heard
-        if silent > self.hub.settings.gone_s:
+        never = not self.is_connected and now - self._offered_at > self.hub.settings.gone_s  # checks alone keep no peer
+        if never or silent > self.hub.settings.gone_s:
             self.hub.gone(self, "timeout")
             return
         if not self.is_connected:
