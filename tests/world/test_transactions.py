@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -155,6 +156,29 @@ async def test_too_many_transactions_at_once_are_refused(bench: Bench) -> None:
     assert (status, answer["errcode"]) == (503, "M_LIMIT_EXCEEDED")
     bench.store.gate.set()
     assert await asyncio.gather(*puts) == [(200, {})] * MAX_WAITING
+
+
+async def test_what_nobody_wants_is_not_kept_and_what_is_malformed_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "inbox.db"
+    async with make_bench(file, wanted=lambda event: event["content"].get("body") != "a secret") as bench:
+        secret = event("$2", content={"body": "a secret"})
+        odd = event("$odd", sender="nobody", content={"body": "a secret"})
+        body = {"events": [event("$1"), secret, odd, event("$3")]}
+        assert await bench.put("t1", body) == (200, {})
+        assert await bench.put("t2", {"events": [secret]}) == (200, {})
+        assert await bench.put("t1", body) == (200, {})
+        assert bench.delivered.ids() == ["$1", "$3"]
+        assert await bench.unapplied() == ["$1", "$3"]
+        counts = bench.incoming.transactions, bench.incoming.duplicates, bench.incoming.malformed
+        assert counts == (3, 1, 1)
+        assert "$odd" in caplog.text
+        with sqlite3.connect(file) as conn:
+            rows = str(conn.execute("SELECT * FROM eyvan_inbox").fetchall())
+        conn.close()
+        assert "a secret" not in rows
+        assert "$3" in rows
 
 
 # Failures
