@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from bridge.errors import BadInput, Refused, Unavailable
+from bridge.errors import BadInput, Full, Refused, Unavailable
 from bridge.ids import EventId, PeerId, RoomId, SessionId, StageId, UserId
 from bridge.live import saved
 from bridge.live.inbox import Inbox
@@ -40,6 +40,7 @@ from bridge.telemetry import log_context
 log = logging.getLogger(__name__)
 
 SEAT_KEPT_S = 15.0  # a page whose WebSocket broke keeps its seat and its sound for so long
+MAX_SEATS = 20  # of one person: pages, players and calls together
 _LAST_WORDS_S = 2.0
 
 
@@ -317,6 +318,8 @@ class LiveStage:
         if not self._state.may_hear(user):
             raise Unavailable("the room is being read; connect again in a moment")
         seat = self._seats.get(fresh.session)
+        if seat is None and user is not None and len(self._seats.of([user])) >= MAX_SEATS:
+            raise Full("you are connected many times over; close the page elsewhere", 10_000)
         if seat is None:
             seat = fresh
             self._seats.add(seat)

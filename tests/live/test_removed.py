@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.errors import Full
 from bridge.ids import UserId
+from bridge.live.stage import MAX_SEATS
 from bridge.rules.content import ROLE
 from tests.helpers.fakes import ADMIN, AVA, BEN, ROOM, House, until
 
@@ -79,3 +81,12 @@ async def test_a_live_room_that_turns_encrypted_is_told(house: House) -> None:
     await until(lambda: any("Live" in said for said in house.matrix.said()), "the card")
     house.matrix.put(ADMIN, "m.room.encryption", "", {"algorithm": "m.megolm.v1.aes-sha2"})
     await until(lambda: any("end-to-end encrypted now" in said for said in house.matrix.said()), "the room is told")
+
+
+async def test_one_person_cannot_take_every_place(house: House) -> None:
+    await house.live()
+    pages = [await house.seat(AVA) for _ in range(MAX_SEATS)]
+    with pytest.raises(Full, match="many times"):
+        await house.seat(AVA)
+    await house.seat(BEN)
+    assert len(pages) == MAX_SEATS
