@@ -353,14 +353,15 @@ async def test_one_source_at_a_time_and_few_in_all(relay: tuple[Workers, Witness
 
     voice = raw.voice(440, 20)
     for payload in voice:
-        raw.send(raw.protect(payload, level=33))
+        raw.send(raw.protect(payload, level=127))  # claims to be silent (RFC 6464)
 
     async def decoded() -> bool:
         return (await stats()).decoded == 20
 
     await until(decoded, "the voice")
     await witness.until(lambda: bool(witness.levels_told), "levels")
-    assert witness.levels_told[0][2] == {csrc: 33}  # as the packets say (RFC 6464), not as the sine is
+    told = witness.levels_told[0][2]  # as the sine is heard, whatever the packets claim
+    assert told == {csrc: pytest.approx(15, abs=4)}
     first = raw.ssrc
     for number in range(20):
         raw.ssrc = first
