@@ -9,6 +9,7 @@ import pytest
 
 from bridge.errors import Unavailable
 from bridge.ids import role_key
+from bridge.live import stage as live_stage
 from bridge.rules.content import MEMBER, ROLE
 from bridge.rules.inputs import Asked
 from tests.helpers.fakes import ADMIN, AVA, BEN, CYD, MOD, ROOM, FaultyStore, House, until
@@ -227,7 +228,8 @@ async def test_a_peer_that_dies_while_its_offer_is_answered(house: House) -> Non
     assert all(seat.peer is None for seat in house.stage()._seats)
 
 
-async def test_a_hundred_offers_do_not_hold_up_a_cut(house: House) -> None:
+async def test_a_hundred_offers_do_not_hold_up_a_cut(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_stage, "MAX_SEATS", 1000)  # one person stands here for many
     await house.live()
     await house.on_air(AVA)
     hold = asyncio.Event()
