@@ -180,8 +180,6 @@ class WebServer:
         link = self._signer.verify(wish.link, now)
         if link.user is None:
             raise BadToken("unknown", "this link names nobody")
-        if link.issued_ms <= await self._store.links_revoked_before(link.user, link.room):
-            raise BadToken("revoked", "this link was revoked; ask the bot for a new one")
         stage = self._rooms.of_room(link.room)
         if stage is None or stage.stage_id != link.stage:
             raise BadToken("expired", "the stage of this link is over")
@@ -189,6 +187,8 @@ class WebServer:
             if not stage.state.live:
                 raise BadToken("expired", "the stage of this link is over")
             raise BadToken("membership", "you are not in the room of this stage (any more)")
+        if link.issued_ms <= await self._store.links_revoked_before(link.user, link.room):
+            raise BadToken("revoked", "this link was revoked; ask the bot for a new one")
         device = wish.device or new_device()
         hashed = device_hash(device)
         if not await self._store.open_link(link.id, hashed, link.expires_ms, self._config.link_devices):

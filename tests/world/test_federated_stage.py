@@ -164,6 +164,9 @@ async def test_a_room_of_the_partner_s_is_joined_and_followed_when_they_upgrade_
     owner = await both.partner("rana")
     room = await owner.create_room("Theirs", public=True, invite=[world.bot], power={"users": {world.bot: 50}})
     await wait_for_state(owner, room, "m.room.member", world.bot, lambda c: c.get("membership") == "join")
+    await owner.wait_for_event(
+        room, lambda e: e["type"] == "m.room.message" and e["sender"] == world.bot
+    )  # its greeting
     old = await start_stage(owner, room, "Across")
     answer = await owner.request("POST", "rooms", room, "upgrade", body={"new_version": "12"})
     new = answer["replacement_room"]
