@@ -83,54 +83,6 @@ def _first_word(text: str) -> tuple[str, str]:
     return (_bare(parts[0]) if parts else ""), parts[1].strip() if len(parts) > 1 else ""
 
 
-
-_SAME_LETTER = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "\u200c": None, "\u200d": None, "ـ": None})
-
-
-def _bare(word: str) -> str:
-    """A word as the tables know it: people write the zero-width non-joiner, the Arabic yeh and kaf, or not."""
-    return word.casefold().translate(_SAME_LETTER)
-
-
-_BARE_WORDS = {_bare(word): act for word, act in _WORDS.items()}
-_BARE_STAGE_WORDS = {_bare(word): act for word, act in _STAGE_WORDS.items()}
-_IN_TWO = {_bare(word) for word in (*_WORDS, *_STAGE_WORDS) if "\u200c" in word}
-"""Words that are also written in two, such as ``می آیم``."""
-
-
-def _first_word(text: str) -> tuple[str, str]:
-    """(first word as the tables know it, what comes after)."""
-    words = text.split(maxsplit=2)
-    if len(words) > 1 and (both := _bare(words[0] + words[1])) in _IN_TWO:
-        return both, words[2].strip() if len(words) > 2 else ""
-    parts = text.split(maxsplit=1)
-    return (_bare(parts[0]) if parts else ""), parts[1].strip() if len(parts) > 1 else ""
-
-
-
-_SAME_LETTER = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "\u200c": None, "\u200d": None, "ـ": None})
-
-
-def _bare(word: str) -> str:
-    """A word as the tables know it: people write the zero-width non-joiner, the Arabic yeh and kaf, or not."""
-    return word.casefold().translate(_SAME_LETTER)
-
-
-_BARE_WORDS = {_bare(word): act for word, act in _WORDS.items()}
-_BARE_STAGE_WORDS = {_bare(word): act for word, act in _STAGE_WORDS.items()}
-_IN_TWO = {_bare(word) for word in (*_WORDS, *_STAGE_WORDS) if "\u200c" in word}
-"""Words that are also written in two, such as ``می آیم``."""
-
-
-def _first_word(text: str) -> tuple[str, str]:
-    """(first word as the tables know it, what comes after)."""
-    words = text.split(maxsplit=2)
-    if len(words) > 1 and (both := _bare(words[0] + words[1])) in _IN_TWO:
-        return both, words[2].strip() if len(words) > 2 else ""
-    parts = text.split(maxsplit=1)
-    return (_bare(parts[0]) if parts else ""), parts[1].strip() if len(parts) > 1 else ""
-
-
 @dataclass(frozen=True, slots=True)
 class Translator:
     """``bot``: whose own messages and reactions say nothing. ``own_server``: whose events carry our server's clock."""
@@ -157,6 +109,17 @@ class Translator:
             )  # fmt: skip
             return []
 
+    def wanted(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event says anything to a stage: all others are not even kept. Never raises."""
+        kind, content = event.get("type"), event.get("content")
+        if "state_key" in event:
+            return kind in WATCHED
+        if event.get("sender") == self.bot:
+            return False
+        if kind == "m.room.message":
+            return isinstance(content, Mapping) and self._command_text(content) is not None
+        return kind in ("m.reaction", "m.room.redaction", HAND)
+
     def _age_ms(self, row: InboxRow, now_ms: int) -> int:
         """By our homeserver's receipt: ``origin_server_ts`` is that only for its own users; for others it is the
         sender's claim, so what counts is when the transaction came to us."""
@@ -182,24 +145,25 @@ class Translator:
             raised, note = parse_hand(content)
             ask = Asked(sender, "raise" if raised else "lower", "event", text=note, event_id=event_id)
             return [late or ask]
-        if kind != "m.room.message" or content.get("msgtype") != "m.text":
-            return []
-        if _relates(content).get("rel_type") == "m.replace":
-            return []  # an edited command is not a second one
-        return self._command(content, sender, event_id, late)
+        said = self._command_text(content) if kind == "m.room.message" else None
+        return [] if said is None else self._command(said, content, sender, event_id, late)
+
+    def _command_text(self, content: Mapping[str, Any]) -> str | None:
+        """What a message says after the prefix; None where it is no command."""
+        body = content.get("body")
+        if content.get("msgtype") != "m.text" or _relates(content).get("rel_type") == "m.replace":
+            return None  # an edited command is not a second one
+        if not isinstance(body, str) or len(body) > 10 * MAX_COMMAND or not is_encodable(body):
+            return None
+        body = _without_fallback(body, content).translate(_NO_BIDI)
+        if not body.startswith(self.prefix) or len(body) > MAX_COMMAND:
+            return None
+        said = body[len(self.prefix) :]
+        return None if said.startswith(self.prefix) else said  # ``!!`` is another bot's
 
     def _command(
-        self, content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None
+        self, said: str, content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None
     ) -> list[Input | Reply]:
-        body = content.get("body")
-        if not isinstance(body, str) or len(body) > 10 * MAX_COMMAND or not is_encodable(body):
-            return []
-        body = _without_fallback(body, content)
-        if not body.startswith(self.prefix) or len(body) > MAX_COMMAND:
-            return []
-        said = body[len(self.prefix) :]
-        if said.startswith(self.prefix):
-            return []  # ``!!`` is another bot's
         first, rest = _first_word(said)
         act = _BARE_WORDS.get(first)
         if first in _STAGE:
@@ -213,6 +177,8 @@ class Translator:
             return [late]
         if act == "link" and _bare(rest) in _REVOKE:
             act = "revoke_links"
+        elif act == "link" and _bare(rest) in _PLAYER:
+            act = "link_player"
         target = None
         if act in _ABOUT_SOMEBODY:
             target, rest = _target(content, rest, sender if act == "to_audience" else None)
@@ -240,9 +206,7 @@ def _without_fallback(body: str, content: Mapping[str, Any]) -> str:
     return "\n".join(lines).lstrip("\n")
 
 
-def _reaction(
-    content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None
-) -> list[Input | Reply]:
+def _reaction(content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None) -> list[Input | Reply]:
     relates = _relates(content)
     target = relates.get("event_id")
     if relates.get("rel_type") != "m.annotation" or not isinstance(target, str):
@@ -268,26 +232,27 @@ def _pills(content: Mapping[str, Any]) -> list[str]:
 
 
 def _target(content: Mapping[str, Any], rest: str, default: UserId | None) -> tuple[UserId | None, str]:
-    """Whom a command is about, and the words after.
+    """Whom a command is about, and the words after. None: nobody can tell.
 
     A client writes a mention as the name that the person chose, with a link behind it. The link counts: a name may
     look like somebody else's id. ``m.mentions`` alone counts only outside replies, where it may also hold the person
     who is answered."""
+    words = rest.split(maxsplit=1)
+    after = words[1] if len(words) > 1 else ""
+    first = words[0].strip(",;") if words else ""
+    written = _maybe_user(first.rstrip(":") if first.count(":") > 1 else first)
     pills = _pills(content)
     if len(pills) == 1:
-        return _user(pills[0], "formatted_body"), _after_name(rest)
-    words = rest.split(maxsplit=1)
+        linked = _maybe_user(pills[0])
+        return linked, after if written == linked else _after_name(rest)
     if not words:
         return default, ""
-    first = words[0].strip(",;\u2066\u2067\u2068\u2069\u200e\u200f")
-    try:
-        return _user(first.rstrip(":") if first.count(":") > 1 else first, "user"), words[1] if len(words) > 1 else ""
-    except BadInput:
-        pass
+    if written:
+        return written, after
     mentions = content.get("m.mentions")
     listed = mentions.get("user_ids") if isinstance(mentions, Mapping) else None
     if isinstance(listed, list) and len(listed) == 1 and not _is_reply(content):
-        return _user(listed[0], "m.mentions.user_ids"), _after_name(rest)
+        return _maybe_user(listed[0]), _after_name(rest)
     return None, rest
 
 
@@ -303,3 +268,10 @@ def _user(value: object, field: str) -> UserId:
     if isinstance(value, str) and not is_encodable(value):
         raise BadInput(field, value, "give a full Matrix user id such as @ava:example.org")
     return parse_user(value, field)
+
+
+def _maybe_user(value: object) -> UserId | None:
+    try:
+        return _user(value, "user")
+    except BadInput:
+        return None
