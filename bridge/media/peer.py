@@ -21,6 +21,7 @@ from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.dtls import Association, Identity, Keys
 from bridge.media.fanout import TICK_MS, Sender
 from bridge.media.mixer import Voice
+from bridge.media.reports import Reports
 from bridge.media.sdp import Offer, Ours
 from bridge.media.stun import Address
 
@@ -32,7 +33,6 @@ _UNVERIFIED_S = 1.0  # media to a new address that has not answered our check (d
 _CHECK_EVERY_S = 0.2
 _PATH_SILENT_S = 3.0  # no check for so long on the path we send by: browsers make one each 2.5 s
 _SOURCE_SWITCH_S = 0.5  # another SSRC is followed when the present one was silent for so long
-_REPORT_EVERY_S = 5.0
 
 
 class Hub(Protocol):
@@ -109,12 +109,9 @@ class Peer:
         self._own_check: bytes | None = None  # transaction id
         self._received = self._sent = 0  # bytes before the handshake ends
         self._held: deque[bytes] = deque(maxlen=_MAX_HELD)
-        self._sources: dict[int, rtp.Reception] = {}
+        self._reports = Reports(self.sender.ssrc, name, now)
         self._source, self._source_at = 0, 0.0
-        self._report_at = now + 0.5 + secrets.randbelow(1000) / 1000
         self._counts = dict.fromkeys(("packets_in", "bytes_in", "gated", "ignored", "refused"), 0)
-        self._remote_loss = 0.0
-        self._rtt: float | None = None
         hub.ufrag_of(self._current.local_ufrag, self)
         hub.hurry(self)
         self._take_offer(offer)
@@ -326,7 +323,7 @@ class Peer:
             self._on_rtcp(incoming, data, now)
             return
         ssrc = rtp.ssrc_of(data)
-        if ssrc not in self._sources and len(self._sources) >= _MAX_SOURCES:
+        if ssrc not in self._reports and len(self._reports) >= _MAX_SOURCES:
             self._counts["ignored"] += 1
             return
         try:
@@ -342,10 +339,7 @@ class Peer:
             self._on_packet(packet, now)
 
     def _on_packet(self, packet: rtp.Packet, now: float) -> None:
-        reception = self._sources.get(packet.ssrc)
-        if reception is None:
-            reception = self._sources[packet.ssrc] = rtp.Reception(packet.ssrc, packet.sequence)
-        reception.count(packet.sequence, packet.timestamp, now)
+        self._reports.count(packet.ssrc, packet.sequence, packet.timestamp, now)
         if not self.speak:  # THE GATE
             self._counts["gated"] += 1
             return
@@ -368,14 +362,8 @@ class Peer:
             self._counts["refused"] += 1
             return
         self.last_heard = now
-        info, blocks = rtp.parse_rtcp(clear)
-        if info is not None and info.ssrc in self._sources:
-            self._sources[info.ssrc].heard_report(info, now)
-        for block in blocks:
-            if block.ssrc == self.sender.ssrc:
-                self._remote_loss = block.loss
-                trip = rtp.round_trip(block, rtp.wall())
-                self._rtt = trip if trip is not None else self._rtt
+        if self._source in self._reports.take(clear, now):
+            self._source = 0  # BYE: whichever source comes next is followed at once
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -399,8 +387,7 @@ class Peer:
                 self.sender.address = None
             if now - self._checked_at > _CHECK_EVERY_S:
                 self._check_new_address(now)
-        if now >= self._report_at:
-            self._report_at = now + _REPORT_EVERY_S * (0.8 + secrets.randbelow(400) / 1000)
+        if self._reports.is_due(now):
             self._report(now, tick)
 
     @property
@@ -412,11 +399,8 @@ class Peer:
         sender = self.sender
         if sender.srtp is None or sender.address is None:
             return
-        blocks = [self._sources[self._source].report(now)] if self._source in self._sources else []
-        report = rtp.sender_report(
-            sender.ssrc, self.name, rtp.wall(), sender.timestamp(tick), sender.packets, sender.octets, blocks
-        )
-        self.hub.send(sender.srtp.protect_rtcp(report), sender.address)
+        about = self._reports.compound(self._source, sender.timestamp(tick), sender.packets, sender.octets, now)
+        self.hub.send(sender.srtp.protect_rtcp(about), sender.address)
 
     def close(self) -> None:
         """BYE and close_notify; all addresses and ufrags forgotten. Harmless twice."""
@@ -425,7 +409,7 @@ class Peer:
         self.is_closed = True
         sender = self.sender
         if sender.srtp is not None and sender.address is not None:
-            self.hub.send(sender.srtp.protect_rtcp(rtp.bye(sender.ssrc, self.name)), sender.address)
+            self.hub.send(sender.srtp.protect_rtcp(self._reports.farewell()), sender.address)
         self._association.close()
         self._flush()
         sender.address = None
@@ -449,8 +433,8 @@ class Peer:
             jitter_target_ms=round(jitter.target_ms, 1),
             packets_out=self.sender.packets,
             bytes_out=self.sender.wire_bytes,
-            remote_loss=self._remote_loss,
-            rtt_s=self._rtt,
+            remote_loss=self._reports.loss,
+            rtt_s=self._reports.rtt_s,
             srtp_profile=keys.profile.name if keys is not None else "",
             path=self.path,
             **self._counts,

@@ -14,7 +14,7 @@ import pytest
 
 from bridge.errors import ConfigError, Full, NotFound
 from bridge.ids import PeerId, StageId
-from bridge.media import opus, rtp, stun
+from bridge.media import opus, rtcp, rtp, stun
 from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.workers import Workers
 from tests.helpers.raw_peer import RawPeer
@@ -156,7 +156,7 @@ async def test_raw_peer_is_heard_and_hears(relay: tuple[Workers, Witness], raw: 
         assert (following.sequence - packet.sequence) & 0xFFFF == 1
         assert (following.timestamp - packet.timestamp) & 0xFFFF_FFFF == opus.samples_in(packet.payload)
         report = await raw.report()
-        info, _ = rtp.parse_rtcp(report)
+        info = rtcp.parse(report).info
         assert info is not None
         assert info.ssrc == packet.ssrc
         assert report[28 + 1] == 202  # SDES follows the sender's report of 28 bytes
