@@ -28,6 +28,7 @@ MAX_FRAME = 4 * 1024 * 1024
 class WorkerSettings:
     """What a media worker is told at its start. Never changed while it runs."""
 
+    number: int = 0  # of the worker, from 0; its ufrags say it (stun.new_ufrag)
     bind: str = ""  # an IPv4 or IPv6 address; "" is every address of both families
     port: int = 0  # UDP; 0 takes a free one and keeps it over restarts of the worker
     announce: tuple[str, ...] = ()  # addresses in our answers; () takes those of the interfaces

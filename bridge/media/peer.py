@@ -72,8 +72,8 @@ class _Credentials:
 
     __slots__ = ("local_password", "local_ufrag", "remote_password", "remote_ufrag")
 
-    def __init__(self, offer: Offer) -> None:
-        self.local_ufrag = secrets.token_hex(6)
+    def __init__(self, offer: Offer, worker: int) -> None:
+        self.local_ufrag = stun.new_ufrag(worker)
         self.local_password = secrets.token_hex(16)
         self.remote_ufrag, self.remote_password = offer.ufrag, offer.password
 
@@ -95,7 +95,7 @@ class Peer:
         self._offer = offer
         self._session = secrets.randbits(62)
         self._version = 0
-        self._current = _Credentials(offer)
+        self._current = _Credentials(offer, hub.settings.number)
         self._pending: _Credentials | None = None  # an ICE restart that no check has used yet
         self._association = Association(hub.identity, offer.fingerprints)
         self._incoming: pylibsrtp.Session | None = None
@@ -137,7 +137,7 @@ class Peer:
         if (offer.ufrag, offer.password) != (self._offer.ufrag, self._offer.password):
             if self._pending is not None:
                 self.hub.ufrag_of(self._pending.local_ufrag, None)
-            self._pending = _Credentials(offer)
+            self._pending = _Credentials(offer, self.hub.settings.number)
             self.hub.ufrag_of(self._pending.local_ufrag, self)
             self.last_heard = now
         self._offered_at = now

@@ -1,6 +1,10 @@
 """STUN as an ICE-lite agent needs it: read a Binding request or response, write ours (RFC 8489, RFC 8445).
 
 A message without a right MESSAGE-INTEGRITY and FINGERPRINT gives None; nothing is kept of it.
+
+Our ufrags begin with the number of the media worker that made them, in two hexadecimal digits, and go on with twelve
+random ones (RFC 8445 §5.3 wants 24 bits). So whoever takes a connection knows from its first check alone, before any
+secret, whose it is: ``new_ufrag`` and ``worker_of`` are the only places that know the form.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ import binascii
 import hmac
 import ipaddress
 import os
+import secrets
 import struct
 from dataclasses import dataclass
 
@@ -22,6 +27,25 @@ MAX_SIZE = 1280
 
 Address = tuple[str, int] | tuple[str, int, int, int] | tuple[str, int, int]
 """UDP over IPv4, UDP over IPv6, or (host, port, number) of a TCP connection."""
+
+
+MAX_WORKERS = 64
+"""Of one relay: the form leaves room for more."""
+
+
+def new_ufrag(worker: int) -> str:
+    """A fresh ufrag of this worker (0 … 63)."""
+    return f"{worker:02x}{secrets.token_hex(6)}"
+
+
+def worker_of(ufrag: str) -> int | None:
+    """The number of the worker that made a ufrag; None for one that none of ours can have made. ``username`` of a
+    check to us may be given whole: ours is its first part (RFC 8445 §7.2.2)."""
+    ours = ufrag.partition(":")[0]
+    if len(ours) != 14 or any(each not in "0123456789abcdef" for each in ours):
+        return None
+    number = int(ours[:2], 16)
+    return number if number < MAX_WORKERS else None
 
 
 @dataclass(frozen=True, slots=True)

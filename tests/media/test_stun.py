@@ -91,3 +91,20 @@ def test_any_bytes_are_survived(data: bytes) -> None:
 
 def test_no_more_than_a_small_packet() -> None:
     assert stun.parse(SAMPLE[:20] + os.urandom(2000)) is None
+
+
+@pytest.mark.parametrize("worker", [0, 9, 10, 63])
+def test_a_ufrag_says_whose_it_is(worker: int) -> None:
+    ufrag = stun.new_ufrag(worker)
+    assert 4 <= len(ufrag) <= 256
+    assert ufrag.isalnum()
+    assert ufrag != stun.new_ufrag(worker)
+    assert stun.worker_of(ufrag) == worker
+    assert stun.worker_of(f"{ufrag}:theirs") == worker
+
+
+@pytest.mark.parametrize(
+    "foreign", ["", ":", "nobody", "nobody:00a1b2c3d4e5f6", "4000000000000000"[:14], "0" * 15, "0G" + "0" * 12]
+)
+def test_a_foreign_ufrag_is_nobodys(foreign: str) -> None:
+    assert stun.worker_of(foreign) is None
