@@ -20,7 +20,8 @@ from aiohttp import web
 from bridge.demo.client_api import ClientApi
 from bridge.demo.site import Site
 from tests.helpers.browser import Browser, BrowserError, Page
-from tests.helpers.synapse import ADDRESS, free_port, serving
+from tests.helpers.ports import free_port
+from tests.helpers.synapse import ADDRESS, serving
 from tests.helpers.world import StageHandle
 
 HERE = Path(__file__).parents[1] / "element_call"

@@ -13,7 +13,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from tests.helpers.synapse import free_port, serving
+from tests.helpers.ports import free_port
+from tests.helpers.synapse import serving
 
 
 @dataclass(frozen=True, slots=True)

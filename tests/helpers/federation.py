@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bridge.demo.federation import make_authority, server_name
-from tests.helpers.synapse import Homeserver, free_port, running_homeserver
+from tests.helpers.ports import free_port
+from tests.helpers.synapse import Homeserver, running_homeserver
 
 
 @dataclass(frozen=True, slots=True)

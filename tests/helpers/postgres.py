@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.helpers.ports import free_port
 
 _START_S = 120  # a hang limit, not an expectation
 
@@ -65,7 +66,7 @@ def postgres_bin() -> Path:
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
     directory = Path(tempfile.mkdtemp(prefix="eyvan-pg-"))
-    server = Postgres(_free_port(), postgres_bin(), directory)
+    server = Postgres(free_port(), postgres_bin(), directory)
     password = directory / "password"
     password.write_text("secret\n")
     if os.geteuid() == 0:
@@ -97,9 +98,3 @@ def _as_nobody(command: list[str], directory: Path) -> None:
         raise RuntimeError(
             f"{Path(command[0]).name} failed:\n{output.read_text()}{log.read_text() if log.exists() else ''}"
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

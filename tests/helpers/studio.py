@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from bridge.store import open_store
 from bridge.web.server import WebServer
 from tests.helpers.fakes import ADMIN, AVA, BEN, BOT, CYD, MOD, ROOM, FakeMatrix, FaultyStore, HandClock, House, until
 from tests.helpers.ogg import OggReader
+from tests.helpers.ports import free_port
 from tests.helpers.relay import Person, enter
 
 SECRET = "s" * 40
@@ -112,9 +112,7 @@ async def running_studio(directory: Path, *people: UserId) -> AsyncIterator[Stud
         ears.rooms = house.rooms
         stack.push_async_callback(house.close)
         await house.live()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         config = WebConfig(public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET)
         signer = LinkSigner(SECRET)
         server = WebServer(config, house.rooms, house.store, signer, clock, "!", source=workers)

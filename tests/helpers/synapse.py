@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -21,18 +20,12 @@ from bridge.demo.synapse import Account, ClientApi, FederationSettings, LocalSyn
 from bridge.ids import EventId, RoomId, UserId
 from bridge.live.ports import InboxRow
 from bridge.matrix.incoming import Incoming
+from tests.helpers.ports import free_port
 
 ADDRESS = "127.0.0.1"
 BOT_NAME = "eyvan"
 SYNAPSE_VENV = Path(os.environ.get("EYVAN_SYNAPSE_VENV", Path(__file__).parents[2] / ".synapse-venv"))
 HANG_S = 90  # how long a condition may take on a busy machine before the test says that it never came
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until(condition: Callable[[], bool], limit_s: float = HANG_S) -> None:

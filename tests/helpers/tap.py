@@ -27,7 +27,7 @@ from aiohttp import web
 from yarl import URL
 
 from bridge.demo.site import Site, write_whole
-from tests.helpers.synapse import free_port
+from tests.helpers.ports import free_port
 from tests.helpers.world import World
 
 Moment = Literal["receipt", "committed", "answered", "passed"]

@@ -17,7 +17,7 @@ from bridge.demo.federation import Authority, make_authority
 from bridge.errors import BadInput, BadToken, Unavailable
 from bridge.identity.openid import USERINFO, OpenId, OpenIdToken
 from bridge.identity.safe_http import MAX_BODY, RefusedAddress, SafeHttp
-from tests.helpers.synapse import free_port
+from tests.helpers.ports import free_port
 
 LOOPBACK = [ip_network("127.0.0.0/8"), ip_network("::1")]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -24,7 +24,8 @@ from bridge.demo.synapse import LocalSynapse
 from bridge.doctor import Finding, Patient, run_doctor
 from bridge.registration import write_registration
 from bridge.store import open_store
-from tests.helpers.synapse import Homeserver, free_port, homeserver, serving, synapse_python
+from tests.helpers.ports import free_port
+from tests.helpers.synapse import Homeserver, homeserver, serving, synapse_python
 
 __all__ = ["homeserver", "synapse_python"]  # fixtures
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from bridge.ids import RoomId, UserId
 from bridge.store import open_store
 from bridge.web.server import WebServer
 from tests.helpers.fakes import AVA, BEN, BOT, CYD, HANG_S, MOD, ROOM, FakeMatrix, FaultyStore, HandClock, House
+from tests.helpers.ports import free_port
 
 SECRET = "s" * 40
 
@@ -113,9 +113,7 @@ async def origin(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
     matrix.make_room(ROOM, BOT, MOD, AVA, BEN, CYD)
     house = await House(matrix, store, clock).start()
     await house.live()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     proxies = getattr(request, "param", ())
     config = WebConfig(public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET, trusted_proxies=proxies)
     signer = LinkSigner(SECRET)

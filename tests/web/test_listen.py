@@ -60,7 +60,9 @@ async def test_a_tone_is_heard_without_a_gap_at_its_level(studio: Studio) -> Non
         stalled = await stalls.longest_ms()
     heard = ben.heard()[before:]
     by_webrtc = await ear.client.hear(loud(440))
-    assert abs(level_at(heard[-HALF:], 440) - level_at(by_webrtc, 440)) < 1.5
+    windows = heard[: len(heard) // HALF * HALF].reshape(-1, HALF)
+    whole = max(level_at(each, 440) for each in windows)  # a stall leaves silence in one; the gap is measured below
+    assert abs(whole - level_at(by_webrtc, 440)) < 1.5
     assert gap_ms(heard) <= 60 + 2 * stalled  # speaker and relay may each have stood still
     check_stream(ben.pages)
     assert all(len(each.packets) <= 10 for each in ben.pages)

@@ -44,7 +44,8 @@ from tests.helpers.fakes import (
     House,
     until,
 )  # fmt: skip
-from tests.helpers.synapse import free_port, serving
+from tests.helpers.ports import free_port
+from tests.helpers.synapse import serving
 
 BEN = UserId("@bea:a.org")
 CYD = UserId("@cem:a.org")

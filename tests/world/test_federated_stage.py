@@ -23,7 +23,7 @@ from bridge.demo.people import PageClient
 from bridge.demo.site import Site
 from bridge.demo.synapse import LocalSynapse
 from bridge.ids import role_key
-from tests.helpers.synapse import free_port
+from tests.helpers.ports import free_port
 from tests.helpers.tone import level_at, ratio_at, sine
 from tests.helpers.world import StageHandle, World
 

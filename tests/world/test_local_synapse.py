@@ -15,7 +15,8 @@ import pytest
 from bridge.demo.federation import make_authority
 from bridge.demo.synapse import LocalSynapse, ensure_synapse
 from bridge.errors import ConfigError, MatrixRefused, Unavailable
-from tests.helpers.synapse import ADDRESS, HANG_S, free_port, until
+from tests.helpers.ports import free_port
+from tests.helpers.synapse import ADDRESS, HANG_S, until
 
 
 async def test_a_second_start_takes_up_the_same_data(tmp_path: Path, synapse_python: Path) -> None:

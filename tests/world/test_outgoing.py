@@ -19,7 +19,8 @@ from bridge.matrix.homeserver_api import HomeserverApi, RetryLimits, api_path
 from bridge.matrix.outgoing import Outgoing, Pace
 from bridge.store import DatabaseStore, open_store
 from tests.helpers.faults import HANG_UP, LOST_ANSWER, Fault, FaultyProxy, faulty_proxy, refusal
-from tests.helpers.synapse import Homeserver, free_port
+from tests.helpers.ports import free_port
+from tests.helpers.synapse import Homeserver
 
 QUICK = RetryLimits(total_s=20, first_pause_s=0.02, longest_pause_s=0.1)
 FAST = Pace(state_per_second=1000, state_burst=100, slow_interval_s=0.5, edit_interval_s=0.5, retry=QUICK)

@@ -24,12 +24,12 @@ from bridge.live.ports import InboxRow, JsonObject
 from bridge.matrix.incoming import MAX_WAITING, Incoming
 from bridge.matrix.outgoing import Outgoing
 from bridge.store import DatabaseStore, open_store
+from tests.helpers.ports import free_port
 from tests.helpers.synapse import (
     HANG_S,
     Delivered,
     Homeserver,
     WallClock,
-    free_port,
     listening,
     serving,
     until,
