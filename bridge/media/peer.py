@@ -18,12 +18,12 @@ import pylibsrtp
 
 from bridge.media import rtp, sdp, stun
 from bridge.media.control import PeerStats, WorkerSettings
-from bridge.media.dtls import Association, Identity, Keys
+from bridge.media.dtls import Association, Identity, Keys, Settled
 from bridge.media.fanout import TICK_MS, Sender
-from bridge.media.mixer import Voice
 from bridge.media.reports import Reports
 from bridge.media.sdp import Offer, Ours
 from bridge.media.stun import Address
+from bridge.media.voice import Voice
 
 _MAX_ADDRESSES = 8  # a peer's checked addresses; the oldest goes first
 _MAX_SOURCES = 4  # SSRCs taken from one peer: libsrtp keeps state for each
@@ -97,7 +97,7 @@ class Peer:
         self._version = 0
         self._current = _Credentials(offer, hub.settings.number)
         self._pending: _Credentials | None = None  # an ICE restart that no check has used yet
-        self._association = Association(hub.identity, offer.fingerprints)
+        self._association: Association | Settled = Association(hub.identity, offer.fingerprints)
         self._incoming: pylibsrtp.Session | None = None
         self._addresses: deque[Address] = deque()
         self._address: Address | None = None  # where we send
@@ -283,7 +283,9 @@ class Peer:
             return
         if had_keys or self._association.keys is None:
             return
-        self._connect(self._association.keys, now)
+        keys = self._association.keys
+        self._association = self._association.settled()
+        self._connect(keys, now)
 
     def _connect(self, keys: Keys, now: float) -> None:
         policy, session = pylibsrtp.Policy, pylibsrtp.Session
@@ -334,7 +336,7 @@ class Peer:
         self.last_heard = now
         self._counts["packets_in"] += 1
         self._counts["bytes_in"] += len(data)
-        packet = rtp.parse(clear, self.sender.level_id)
+        packet = rtp.parse(clear)
         if packet is not None:
             self._on_packet(packet, now)
 

@@ -31,7 +31,6 @@ ActName = Literal[
     "link",
     "link_player",
     "revoke_links",
-    "call",
     "help",
 ]
 
@@ -89,12 +88,11 @@ class Redacted:
 
 @dataclass(frozen=True, slots=True)
 class Reacted:
-    """A hand emoji on some message, or a telephone (``act`` is ``call`` then)."""
+    """A hand emoji on some message."""
 
     target: EventId
     sender: UserId
     event_id: EventId
-    act: ActName = "raise"
 
 
 @dataclass(frozen=True, slots=True)
