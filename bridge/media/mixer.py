@@ -1,216 +1,56 @@
 """The sound of one stage: voices in, one mix and its variants out, 20 ms at a time.
 
-Everybody who is silent shares one encode. An *owner* whose peers talk, or did in the last two seconds,
-gets an encode of their own: the mix minus their own voices. That encoder begins as a clone of the
-shared one, so that a listener moved to it hears no seam, and is given up after two seconds in which
-both were fed the same samples.
+Everybody who is silent and leaves nobody out shares one encode. An *owner* whose peers talk, or did in the last two
+seconds, gets the mix minus their own voices. Who leaves somebody out ("not this one for me") gets the mix minus those:
+while one of them talks it is the very encode that this one hears, so it costs nothing; only where two and more talk
+who are left out together there is one encode more, for all who leave out the same. A new encoder begins as a clone of
+the one its listeners heard until then, so that they hear no seam, and is given up after two seconds in which both
+were fed the same samples.
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from bridge.media import opus
-from bridge.media.jitter import JitterBuffer, Kind
+from bridge.media.limiter import Limiter
 from bridge.media.opus import FRAME, Encoder, Samples
+from bridge.media.voice import FADE, RAMP_DOWN, RAMP_UP, SILENCE, Voice, dbov, rms
 
-_FADE = 480  # samples: 10 ms
-_RAMP_UP: Samples = np.linspace(0, 1, _FADE, dtype=np.float32)
-_RAMP_DOWN: Samples = np.ascontiguousarray(_RAMP_UP[::-1])
-_GUESS_GAINS = (1.0, 1.0, 0.6, 0.3, 0.1, 0.0)
-"""At the edges of one concealed chunk after another: libopus itself fades a guessed tone to noise, never to nothing."""
+MAX_LEFT_OUT_MIXES = 8
+"""Mixes of a stage that leave out two and more who talk, beside one for each who talks; who would need another one
+hears the mix minus their own voice only."""
 _SILENT_PEAK = 1e-4  # −80 dBFS: below it a frame adds nothing
-_QUIET_RMS = 0.003  # −50 dBFS: such a frame may be dropped to win back delay
-_FORCED_SURPLUS = 4 * FRAME  # so far behind, a loud frame is dropped too
 _OWN_HANGOVER = 100  # ticks: 2 s
+_FEW = 6  # mixes for single owners encoded as well as the shared one …
+_HURRIED = 0  # … and the complexity of each where there are more: 20 who talk at once fit into a quarter of a core
 _TAIL = 10  # ticks of silence that are still encoded, so that every decoder's last sound dies away
-_TALK_ON, _TALK_OFF = 50, 60  # −dBov
-_TALK_HANGOVER = 15  # ticks: 300 ms
 _LEVEL_TICKS = 5  # 10 reports a second
-SILENCE = 127
+
+Sound = Literal["voice", "music", "low"]
+"""How a stage sounds. ``voice``: mono, evened, at the bitrate of the configuration. ``music``: stereo, 128 kbit/s, as
+it comes. ``low``: as voice, 24 kbit/s."""
+MUSIC_BITRATE, LOW_BITRATE = 128_000, 24_000
 
 
-class Voice:
-    """What one peer says: RTP payloads in, one frame per tick out. Owned by its peer, called in the worker's loop.
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the encoders of a stage make; ``bitrate`` in bit/s of each."""
 
-    The gate is shut at first. ``shut`` drops all that is buffered; what was being heard ends in a 10 ms fade."""
-
-    __slots__ = (
-        "_decoder",
-        "_fading_in",
-        "_guesses",
-        "_queue",
-        "_tail",
-        "csrc",
-        "decoded",
-        "errors",
-        "jitter",
-        "level",
-        "open",
-        "owner",
-        "quiet_ticks",
-        "talking",
-    )
-
-    def __init__(self, owner: str, csrc: int) -> None:
-        self.owner, self.csrc = owner, csrc
-        self.open = False
-        self.jitter = JitterBuffer()
-        self.level = SILENCE
-        self.talking = False
-        self.quiet_ticks = 0
-        self.decoded = self.errors = 0
-        self._decoder: opus.Decoder | None = None  # made when first needed: most peers only listen
-        self._queue: Samples = np.zeros(0, np.float32)  # decoded, not played; below one frame plus one packet
-        self._tail: Samples | None = None
-        self._fading_in = False
-        self._guesses = 0  # concealed chunks since the last one that was decoded
-
-    @property
-    def fading(self) -> bool:
-        """The gate was shut and the fade-out is still to be played."""
-        return self._tail is not None
-
-    def put(self, sequence: int, timestamp: int, payload: bytes, now: float) -> None:
-        """One authenticated packet, gate open."""
-        self.jitter.put(sequence, timestamp, payload, opus.samples_in(payload), now)
-
-    def open_gate(self) -> None:
-        if not self.open:
-            self.open = True
-            self._fading_in = True
-            self._restart()
-
-    def shut(self, now: float) -> None:
-        """From here on nothing new is heard: the frame that was due next becomes the fade-out."""
-        if not self.open:
-            return
-        frame = self.frame(now)
-        if frame is not None:
-            tail = np.zeros(FRAME, np.float32)
-            tail[:_FADE] = frame[:_FADE] * _RAMP_DOWN
-            self._tail = tail
-        self.open = False
-        self._restart()
-
-    def _restart(self) -> None:
-        self.jitter.clear()
-        self._queue = np.zeros(0, np.float32)
-        self.level = SILENCE
-        if self._decoder is not None:
-            self._decoder.reset()
-
-    def frame(self, now: float) -> Samples | None:
-        """The 960 samples of this tick, or None: silence."""
-        if not self.open:
-            tail, self._tail = self._tail, None
-            return tail
-        frame = self._next_frame(now)
-        surplus = self.jitter.surplus(now, len(self._queue)) if frame is not None else 0
-        if frame is not None and surplus > FRAME and (surplus > _FORCED_SURPLUS or _rms(frame) < _QUIET_RMS):
-            following = self._next_frame(now)
-            if following is not None:
-                frame = _joined(frame, following)
-        if frame is None:
-            self.level = SILENCE
-            return None
-        if self._fading_in:
-            self._fading_in = False
-            frame[:_FADE] *= _RAMP_UP
-        self.level = dbov(_rms(frame))  # of what is heard: the level in the packet (RFC 6464) is the sender's claim
-        return frame
-
-    def _next_frame(self, now: float) -> Samples | None:
-        while len(self._queue) < FRAME:
-            decoded = self._decode_next(now)
-            if decoded is None:
-                if not len(self._queue):
-                    return None
-                decoded = np.zeros(FRAME - len(self._queue), np.float32)
-            self._queue = np.concatenate((self._queue, decoded))
-        frame = self._queue[:FRAME].copy()
-        self._queue = self._queue[FRAME:]
-        return frame
-
-    def _decode_next(self, now: float) -> Samples | None:
-        chunk = self.jitter.take(now, len(self._queue))
-        if chunk.kind is Kind.NOTHING:
-            return None
-        if self._decoder is None:
-            self._decoder = opus.Decoder()
-        try:
-            if chunk.kind is Kind.CONCEAL:
-                return self._guess(self._decoder, chunk.samples)
-            if chunk.kind is Kind.PLAY:
-                self.decoded += 1
-                samples = self._decoder.decode(chunk.payload)
-            else:
-                samples = self._decoder.recover(chunk.payload, chunk.samples)
-        except opus.OpusError:
-            self.errors += 1  # a corrupt packet costs its own time only
-            return np.zeros(chunk.samples, np.float32)
-        if self._guesses:
-            gain = _GUESS_GAINS[min(self._guesses, len(_GUESS_GAINS) - 1)]
-            reach = min(_FADE // 2, len(samples))
-            samples[:reach] *= np.linspace(gain, 1, reach, dtype=np.float32)
-            self._guesses = 0
-        return samples
-
-    def _guess(self, decoder: opus.Decoder, count: int) -> Samples:
-        last = len(_GUESS_GAINS) - 1
-        start, end = _GUESS_GAINS[min(self._guesses, last)], _GUESS_GAINS[min(self._guesses + 1, last)]
-        self._guesses += 1
-        return decoder.conceal(count) * np.linspace(start, end, count, dtype=np.float32)
+    bitrate: int = 48_000
+    channels: int = 1
 
 
-def _rms(frame: Samples) -> float:
-    return math.sqrt(float(np.dot(frame, frame)) / len(frame))
-
-
-def _joined(dropped: Samples, kept: Samples) -> Samples:
-    """``kept`` with a 10 ms cross-fade from ``dropped``: the seam where a frame was left out."""
-    kept[:_FADE] = dropped[:_FADE] * _RAMP_DOWN + kept[:_FADE] * _RAMP_UP
-    return kept
-
-
-def dbov(rms: float) -> int:
-    """−dBov as RFC 6464 §3 has it: 0 is the loudest, 127 is silence."""
-    return min(SILENCE, max(0, round(-20 * math.log10(rms)))) if rms > 4e-7 else SILENCE
-
-
-class Limiter:
-    """Keeps a mix inside −1 … 1: a gain that falls within the frame and recovers in half a second, then a
-    soft knee above 0.8 that no sum, however large, can pass."""
-
-    __slots__ = ("gain",)
-    _CEILING, _KNEE, _RELEASE = 0.9, 0.8, 0.04
-
-    def __init__(self) -> None:
-        self.gain = 1.0
-
-    def apply(self, mix: Samples) -> Samples:
-        """A new array; not a number becomes silence."""
-        peak = float(np.abs(mix).max())
-        if not math.isfinite(peak):
-            return np.zeros_like(mix)
-        wanted = min(1.0, self._CEILING / peak) if peak > self._CEILING else 1.0
-        start = self.gain
-        end = wanted if wanted < start else start + self._RELEASE * (wanted - start)
-        self.gain = end
-        if start > 0.999 and end > 0.999 and peak <= self._KNEE:
-            return mix.astype(np.float32)
-        ramp = np.full(len(mix), end, np.float32)
-        ramp[: _FADE // 2] = np.linspace(start, end, _FADE // 2, dtype=np.float32)
-        out = mix * ramp
-        room = 1.0 - self._KNEE
-        over = np.abs(out) - self._KNEE
-        bent = self._KNEE + room * np.tanh(np.maximum(over, 0) / room)
-        limited: Samples = np.where(over > 0, np.copysign(np.minimum(bent, 0.9999), out), out).astype(np.float32)
-        return limited
+def format_of(sound: Sound, bitrate: int) -> Format:
+    """``bitrate``: that of the configuration, for voices."""
+    if sound == "music":
+        return Format(MUSIC_BITRATE, 2)
+    return Format(min(bitrate, LOW_BITRATE) if sound == "low" else bitrate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,35 +74,69 @@ QUIET = _quiet_frame()
 
 
 class _Stream:
-    """One encoder with its limiter."""
+    """One encoder with its limiter, for the mix without ``without``."""
 
-    __slots__ = ("encoder", "encodes", "idle_ticks", "limiter", "silent_ticks")
+    __slots__ = ("_fade_in", "encoder", "encodes", "format", "limiter", "silent_ticks", "without")
 
-    def __init__(self, bitrate: int, like: _Stream | None = None) -> None:
-        self.encoder = Encoder(bitrate)
+    def __init__(self, form: Format, without: frozenset[str] = frozenset(), like: _Stream | None = None) -> None:
+        self.format, self.without = form, without
+        self.encoder = Encoder(form.bitrate, channels=form.channels)
         self.limiter = Limiter()
-        self.idle_ticks = 0  # since its owner was last heard
         self.silent_ticks = _TAIL + 1
         self.encodes = 0
+        self._fade_in = False
         if like is not None:
             self.encoder.copy_from(like.encoder)
             self.limiter.gain = like.limiter.gain
             self.silent_ticks = like.silent_ticks
+            self._fade_in = like._fade_in
 
-    def frame(self, mix: Samples, heard: list[Voice]) -> Frame:
+    def take(self, form: Format) -> None:
+        """From the next frame on. Another number of channels needs another encoder, which begins with a fade."""
+        if form.channels == self.format.channels:
+            self.encoder.set_bitrate(form.bitrate)
+        else:
+            self.encoder = Encoder(form.bitrate, channels=form.channels)
+            self._fade_in = True
+        self.format = form
+
+    def frame(self, mix: Samples, heard: list[Voice], *, fade_out: bool = False) -> Frame:
+        """``fade_out``: another encoder takes over after this frame."""
         self.silent_ticks = 0 if heard else self.silent_ticks + 1
         if self.silent_ticks > _TAIL:
             return QUIET
         self.encodes += 1
         loudest = sorted(heard, key=lambda voice: voice.level)[:15]
-        level = dbov(_rms(mix)) if heard else SILENCE
-        payload = self.encoder.encode(self.limiter.apply(mix))
+        level = dbov(rms(mix)) if heard else SILENCE
+        limited = self.limiter.apply(mix)
+        reach = FADE * self.format.channels
+        if self._fade_in:
+            limited[:reach] *= RAMP_UP[self.format.channels]
+            self._fade_in = False
+        if fade_out:
+            limited[:reach] *= RAMP_DOWN[self.format.channels]
+            limited[reach:] = 0
+        payload = self.encoder.encode(limited)
         return Frame(payload, tuple((voice.csrc, voice.level) for voice in loudest), level)
+
+
+def mix_key(without: Iterable[str]) -> str:
+    """The name of the mix without these owners, in `Output.own`; that of one owner is the owner's."""
+    return _SEPARATOR.join(sorted(without))
+
+
+def owners_of(key: str) -> frozenset[str]:
+    """The inverse of `mix_key`."""
+    return frozenset(key.split(_SEPARATOR))
+
+
+_SEPARATOR = "\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one tick gives: a frame for everyone, and other frames for the owners who talk."""
+    """What one tick gives: a frame for everyone, and other frames by `mix_key` for those who hear less: one for each
+    owner who talks, and some for several of them together."""
 
     shared: Frame
     own: Mapping[str, Frame]
@@ -271,10 +145,16 @@ class Output:
 class Mixer:
     """One stage's sound. Owns its encoders; voices are handed in at each tick."""
 
-    def __init__(self, bitrate: int = 48_000) -> None:
+    def __init__(self, bitrate: int = 48_000, sound: Sound = "voice") -> None:
+        """``bitrate``: of voices, as configured."""
         self._bitrate = bitrate
-        self._shared = _Stream(bitrate)
-        self._own: dict[str, _Stream] = {}  # only owners who talk or just did
+        self._sound: Sound = sound
+        self._format = self._next = format_of(sound, bitrate)
+        self._shared = _Stream(self._format)
+        self._own: dict[str, _Stream] = {}  # by mix_key
+        self._talking: dict[str, int] = {}  # owners → ticks since they were last heard
+        self._ears: Counter[frozenset[str]] = Counter()  # who somebody does not hear, where that is not just oneself
+        self._is_chosen = True
         self._levels_in = 0
         self._levels_sent = False
         self._encodes_gone = 0
@@ -283,42 +163,103 @@ class Mixer:
     def encodes(self) -> int:
         return self._encodes_gone + self._shared.encodes + sum(each.encodes for each in self._own.values())
 
+    @property
+    def sound(self) -> Sound:
+        return self._sound
+
+    @sound.setter
+    def sound(self, sound: Sound) -> None:
+        """What it is from the next tick on. Where the number of channels changes, that tick fades out and the one after
+        it fades in, over 10 ms each."""
+        self._sound = sound
+        self._next = format_of(sound, self._bitrate)
+
+    @property
+    def is_changing(self) -> bool:
+        """The next tick is the last one with the present number of channels."""
+        return self._next.channels != self._format.channels
+
+    @property
+    def channels(self) -> int:
+        """Of the frames that voices give in the next tick."""
+        return self._format.channels
+
+    def listen(self, without: frozenset[str], change: int) -> None:
+        """Somebody listens (+1), or does not any more (-1), who hears none of these owners: oneself, those left out."""
+        self._ears[without] += change
+        if self._ears[without] <= 0:
+            del self._ears[without]
+        self._is_chosen = False
+
     def tick(self, voices: Iterable[Voice], now: float) -> Output:
         """Mix and encode the next 20 ms."""
-        total = np.zeros(FRAME, np.float32)
+        if not self.is_changing:
+            self._take_format()
+        channels = self._format.channels
+        total = np.zeros(FRAME * channels, np.float32)
         by_owner: dict[str, Samples] = {}
         heard: list[Voice] = []
         for voice in voices:
+            voice.channels = channels
             frame = voice.frame(now)
-            _track_talk(voice)
+            voice.track_talk()
             if frame is None or float(np.abs(frame).max()) < _SILENT_PEAK:
+                voice.evener.pause()
                 continue
+            if channels == 1:
+                frame = voice.evener.apply(frame)
             total += frame
             by_owner[voice.owner] = by_owner[voice.owner] + frame if voice.owner in by_owner else frame
             heard.append(voice)
-        own = self._frames_of_owners(total, by_owner, heard)
-        return Output(self._shared.frame(total, heard), own)
+        own = self._own_frames(total, by_owner, heard)
+        output = Output(self._shared.frame(total, heard, fade_out=self.is_changing), own)
+        self._take_format()
+        return output
 
-    def _frames_of_owners(
-        self, total: Samples, by_owner: Mapping[str, Samples], heard: list[Voice]
-    ) -> dict[str, Frame]:
+    def _take_format(self) -> None:
+        if self._next != self._format:
+            self._format = self._next
+            for stream in (self._shared, *self._own.values()):
+                stream.take(self._format)
+
+    def _own_frames(self, total: Samples, by_owner: Mapping[str, Samples], heard: list[Voice]) -> dict[str, Frame]:
         """Before the shared encode: a clone must have the state that the listener's decoder has."""
-        for owner in by_owner:
-            if owner not in self._own:
-                self._own[owner] = _Stream(self._bitrate, self._shared)
+        self._note_talk(by_owner)
         frames = {}
-        for owner, stream in list(self._own.items()):
-            stream.idle_ticks = 0 if owner in by_owner else stream.idle_ticks + 1
-            if stream.idle_ticks > _OWN_HANGOVER:
-                self._encodes_gone += self._own.pop(owner).encodes
-                continue
-            others = [voice for voice in heard if voice.owner != owner]
+        for key, stream in self._own.items():
+            others = [voice for voice in heard if voice.owner not in stream.without]
+            minus = total
             if not others:
-                minus = np.zeros(FRAME, np.float32)  # exactly nothing, not the rounding of a − a
+                minus = np.zeros(len(total), np.float32)  # exactly nothing, not the rounding of a − a
             else:
-                minus = total - by_owner[owner] if owner in by_owner else total
-            frames[owner] = stream.frame(minus, others)
+                for owner in stream.without & by_owner.keys():
+                    minus = minus - by_owner[owner]
+            frames[key] = stream.frame(minus, others, fade_out=self.is_changing)
         return frames
+
+    def _note_talk(self, heard: Iterable[str]) -> None:
+        """Who talks, or did in the last two seconds; and which mixes that needs."""
+        before = frozenset(self._talking)
+        self._talking = {owner: ticks + 1 for owner, ticks in self._talking.items() if ticks < _OWN_HANGOVER}
+        self._talking.update(dict.fromkeys(heard, 0))
+        if self._is_chosen and before == self._talking.keys():
+            return
+        self._is_chosen = True
+        wanted = {mix_key((owner,)): frozenset((owner,)) for owner in self._talking}
+        most = len(wanted) + len(wanted) + MAX_LEFT_OUT_MIXES
+        for ear in self._ears:
+            without = ear & self._talking.keys()
+            if len(without) > 1 and len(wanted) < most:
+                wanted[mix_key(without)] = without
+        fresh = {}
+        for key in wanted.keys() - self._own.keys():
+            source = self._own.get(mix_key(wanted[key] & before), self._shared)
+            fresh[key] = _Stream(self._format, wanted[key], source)
+        for key in self._own.keys() - wanted.keys():
+            self._encodes_gone += self._own.pop(key).encodes
+        self._own.update(fresh)
+        for stream in self._own.values():
+            stream.encoder.set_complexity(opus.COMPLEXITY if len(self._own) <= _FEW else _HURRIED)
 
     def levels(self, voices: Iterable[Voice]) -> dict[int, int] | None:
         """Called once a tick: who talks now, or None where there is nothing to tell yet."""
@@ -331,17 +272,3 @@ class Mixer:
         self._levels_in = _LEVEL_TICKS
         self._levels_sent = bool(talking)
         return talking
-
-
-def _track_talk(voice: Voice) -> None:
-    """Hysteresis: on above −50 dBov, off after 300 ms below −60 dBov."""
-    if not voice.open:
-        voice.talking = False
-        return
-    if voice.level <= _TALK_ON or (voice.talking and voice.level <= _TALK_OFF):
-        voice.talking = True
-        voice.quiet_ticks = 0
-        return
-    voice.quiet_ticks += 1
-    if voice.quiet_ticks > _TALK_HANGOVER:
-        voice.talking = False

@@ -1,4 +1,4 @@
-"""libopus by ctypes: encode, decode, in-band FEC, concealment. 48 kHz, one channel.
+"""libopus by ctypes: encode, decode, in-band FEC, concealment. 48 kHz, one channel or two (interleaved).
 
 The library is the one that PyAV bundles, else the system's. A call takes 20 ms in about 100 µs
 (encode) or 30 µs (decode); it releases the interpreter lock, and allocates nothing.
@@ -25,8 +25,18 @@ MAX_PACKET = 1275
 
 Samples = npt.NDArray[np.float32]
 
-_APPLICATION_VOIP = 2048
-_SET_BITRATE, _SET_INBAND_FEC, _SET_PACKET_LOSS, _SET_COMPLEXITY, _RESET = 4002, 4012, 4014, 4010, 4028
+_APPLICATION_VOIP, _APPLICATION_AUDIO = 2048, 2049
+_SET_BITRATE, _SET_INBAND_FEC, _SET_PACKET_LOSS, _SET_COMPLEXITY, _SET_SIGNAL, _RESET = (
+    4002,
+    4012,
+    4014,
+    4010,
+    4024,
+    4028,
+)
+_SIGNAL_AUTO, _SIGNAL_MUSIC = -1000, 3002
+COMPLEXITY = 8
+"""Of an encoder at first (0 … 10): about 0.25 ms for 20 ms of voices; 0.08 ms with 0."""
 
 
 class OpusError(Exception):
@@ -71,44 +81,61 @@ class Encoder:
     """One stream of 20 ms frames. Its state is one block of memory, which ``copy_from`` can clone: a
     listener moved to the clone hears no seam, as its decoder followed the original until then."""
 
-    __slots__ = ("_out", "_out_at", "_size", "_state")
+    __slots__ = ("_out", "_out_at", "_shape", "_size", "_state")
 
-    def __init__(self, bitrate: int = 48_000, loss_percent: int = 5) -> None:
-        self._size = int(_opus.opus_encoder_get_size(1))
+    def __init__(self, bitrate: int = 48_000, loss_percent: int = 5, channels: int = 1) -> None:
+        """``channels`` 2 is for music: the whole band, nothing tuned to speech."""
+        self._shape = (FRAME * channels,)
+        self._size = int(_opus.opus_encoder_get_size(channels))
         self._state = ctypes.create_string_buffer(self._size)
-        _checked(_opus.opus_encoder_init(self._state, RATE, 1, _APPLICATION_VOIP))
+        application = _APPLICATION_VOIP if channels == 1 else _APPLICATION_AUDIO
+        _checked(_opus.opus_encoder_init(self._state, RATE, channels, application))
         settings = (
             (_SET_BITRATE, bitrate),
             (_SET_INBAND_FEC, 1),
             (_SET_PACKET_LOSS, loss_percent),
-            (_SET_COMPLEXITY, 8),
+            (_SET_COMPLEXITY, COMPLEXITY),
+            (_SET_SIGNAL, _SIGNAL_MUSIC if channels == 2 else _SIGNAL_AUTO),
         )
         for request, value in settings:
-            _checked(_opus.opus_encoder_ctl(self._state, ctypes.c_int(request), ctypes.c_int32(value)))
+            self._set(request, value)
         self._out = ctypes.create_string_buffer(MAX_PACKET)
         self._out_at = ctypes.addressof(self._out)
 
+    def _set(self, request: int, value: int) -> None:
+        _checked(_opus.opus_encoder_ctl(self._state, ctypes.c_int(request), ctypes.c_int32(value)))
+
+    def set_bitrate(self, bitrate: int) -> None:
+        """bit/s, from the next frame on; a decoder hears no seam."""
+        self._set(_SET_BITRATE, bitrate)
+
+    def set_complexity(self, complexity: int) -> None:
+        """0 … 10, from the next frame on; a decoder hears no seam."""
+        self._set(_SET_COMPLEXITY, complexity)
+
     def copy_from(self, other: Encoder) -> None:
-        """Take over the whole state of another encoder."""
+        """Take over the whole state of another encoder with as many channels."""
         ctypes.memmove(self._state, other._state, self._size)
 
     def encode(self, frame: Samples) -> bytes:
-        """One packet of 960 samples in −1 … 1. Raises OpusError."""
-        if frame.dtype != np.float32 or frame.shape != (FRAME,) or not frame.flags.c_contiguous:
-            raise ValueError("encode wants 960 contiguous float32 samples")
+        """One packet of 960 samples of each channel in −1 … 1. Raises OpusError."""
+        if frame.dtype != np.float32 or frame.shape != self._shape or not frame.flags.c_contiguous:
+            raise ValueError(f"encode wants {self._shape[0]} contiguous float32 samples")
         size = _opus.opus_encode_float(self._state, frame.ctypes.data, FRAME, self._out_at, MAX_PACKET)
         return self._out.raw[: _checked(size)]
 
 
 class Decoder:
-    """One stream. Every method returns its own view of one buffer, good until the next call."""
+    """One stream, of one channel or two whatever the packets have. Every method returns its own view of one buffer,
+    good until the next call; counts of samples are those of each channel."""
 
-    __slots__ = ("_pcm", "_pcm_at", "_state")
+    __slots__ = ("_channels", "_pcm", "_pcm_at", "_state")
 
-    def __init__(self) -> None:
-        self._state = ctypes.create_string_buffer(int(_opus.opus_decoder_get_size(1)))
-        _checked(_opus.opus_decoder_init(self._state, RATE, 1))
-        self._pcm: Samples = np.zeros(MAX_SAMPLES, np.float32)
+    def __init__(self, channels: int = 1) -> None:
+        self._channels = channels
+        self._state = ctypes.create_string_buffer(int(_opus.opus_decoder_get_size(channels)))
+        _checked(_opus.opus_decoder_init(self._state, RATE, channels))
+        self._pcm: Samples = np.zeros(MAX_SAMPLES * channels, np.float32)
         self._pcm_at = self._pcm.ctypes.data
 
     def reset(self) -> None:
@@ -117,18 +144,18 @@ class Decoder:
     def decode(self, packet: bytes) -> Samples:
         """The samples of a packet. Raises OpusError where it is corrupt."""
         size = _opus.opus_decode_float(self._state, packet, len(packet), self._pcm_at, MAX_SAMPLES, 0)
-        return self._pcm[: _checked(size)]
+        return self._pcm[: _checked(size) * self._channels]
 
     def recover(self, following: bytes, samples: int) -> Samples:
         """The packet before ``following``, from the in-band FEC in it; concealed where it has none
         (RFC 6716 §2.1.7). ``samples``: how long the lost packet was."""
         size = _opus.opus_decode_float(self._state, following, len(following), self._pcm_at, samples, 1)
-        return self._pcm[: _checked(size)]
+        return self._pcm[: _checked(size) * self._channels]
 
     def conceal(self, samples: int) -> Samples:
         """``samples`` of guessed sound; fades out by itself after about 60 ms."""
         size = _opus.opus_decode_float(self._state, None, 0, self._pcm_at, samples, 0)
-        return self._pcm[: _checked(size)]
+        return self._pcm[: _checked(size) * self._channels]
 
 
 def join(frames: Sequence[bytes]) -> bytes:

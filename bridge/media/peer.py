@@ -20,10 +20,10 @@ from bridge.media import rtp, sdp, stun
 from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.dtls import Association, Identity, Keys
 from bridge.media.fanout import TICK_MS, Sender
-from bridge.media.mixer import Voice
 from bridge.media.reports import Reports
 from bridge.media.sdp import Offer, Ours
 from bridge.media.stun import Address
+from bridge.media.voice import Voice
 
 _MAX_ADDRESSES = 8  # a peer's checked addresses; the oldest goes first
 _MAX_SOURCES = 4  # SSRCs taken from one peer: libsrtp keeps state for each
@@ -334,7 +334,7 @@ class Peer:
         self.last_heard = now
         self._counts["packets_in"] += 1
         self._counts["bytes_in"] += len(data)
-        packet = rtp.parse(clear, self.sender.level_id)
+        packet = rtp.parse(clear)
         if packet is not None:
             self._on_packet(packet, now)
 

@@ -52,12 +52,13 @@ from bridge.media.dtls import Identity, Keys
 from bridge.media.fanout import Engine, PythonEngine
 from bridge.media.fanout import Stage as FanOut
 from bridge.media.fanout_native import NativeEngine, NotThere
-from bridge.media.mixer import Mixer, Voice
+from bridge.media.mixer import Mixer
 from bridge.media.peer import Peer
 from bridge.media.sinks.stream import StreamSinks
 from bridge.media.stun import Address
 from bridge.media.tcp import open_port
 from bridge.media.udp import announced
+from bridge.media.voice import Voice
 
 log = logging.getLogger("eyvan.media")
 

@@ -12,21 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.media import opus
-from bridge.media.mixer import QUIET, SILENCE, Frame, Limiter, Mixer, Output, Voice, dbov
+from bridge.media.limiter import Limiter
+from bridge.media.mixer import QUIET, Frame, Mixer, Output
 from bridge.media.opus import FRAME, Samples
+from bridge.media.voice import SILENCE, Voice, dbov
+from tests.helpers.loud import lufs, speech
 from tests.helpers.raw_peer import as_samples
 from tests.helpers.tone import Samples as Pcm
 from tests.helpers.tone import level_at, ratio_at, rms_dbfs, sine
+
+TONE = -18.0
+"""dBFS: a steady tone is never raised, and below −15 dBFS (about −18 LUFS) it is not lowered either."""
 
 
 class Talker:
     """A voice and the packets it gets: one each 20 ms, unless ``mute``."""
 
-    def __init__(self, owner: str, csrc: int, hz: float, dbfs: float = -12) -> None:
+    def __init__(self, owner: str, csrc: int, hz: float, dbfs: float = TONE) -> None:
         self.voice = Voice(owner, csrc)
         self.voice.open_gate()
         self.encoder = opus.Encoder()
-        self.tone = sine(hz, 1, dbfs=dbfs).astype(np.float32) / 32768
+        self.tone: Samples = (sine(hz, 1, dbfs=dbfs) / 32768).astype(np.float32)
         self.mute = False
         self.sent = 0
         self.loss = 0.0
@@ -35,7 +41,7 @@ class Talker:
     def send(self, tick: int) -> None:
         if self.mute:
             return
-        at = tick % 50 * FRAME
+        at = tick * FRAME % len(self.tone)
         packet = self.encoder.encode(np.ascontiguousarray(self.tone[at : at + FRAME]))
         self.sent += 1
         if self.chance.random() >= self.loss:
@@ -76,9 +82,9 @@ def test_each_owner_gets_the_mix_without_their_own() -> None:
     output = stage.run(100, ("", "ava", "ben"))
     everyone = stage.last("", 50)
     for hz in (440, 660, 880):
-        assert level_at(everyone, hz) == pytest.approx(-12, abs=3)
+        assert level_at(everyone, hz) == pytest.approx(TONE, abs=3)
     assert level_at(stage.last("ava", 50), 440) < -60
-    assert level_at(stage.last("ava", 50), 660) > -15
+    assert level_at(stage.last("ava", 50), 660) > TONE - 3
     assert level_at(stage.last("ben", 50), 660) < -60
     assert {csrc for csrc, _ in output.shared.csrcs} == {1, 2, 3}
     assert {csrc for csrc, _ in output.own["ava"].csrcs} == {2, 3}
@@ -128,7 +134,7 @@ def test_moving_to_an_own_encoder_and_back_does_not_click() -> None:
     assert "ava" not in output.own  # two seconds later
     assert worst_step(stage.last("ava", 215)) < steady + 6
     assert level_at(stage.last("ava", 200), 660) < -60
-    assert level_at(stage.last("ava", 50), 440) == pytest.approx(-12, abs=1)
+    assert level_at(stage.last("ava", 50), 440) == pytest.approx(TONE, abs=1)
 
 
 def test_silence_costs_nothing_and_ends_within_a_frame() -> None:
@@ -160,7 +166,7 @@ def test_a_talker_who_stops_dead_fades() -> None:
 
 
 def test_opening_the_gate_fades_in_over_ten_milliseconds() -> None:
-    talker = Talker("ava", 1, 440)
+    talker = Talker("ava", 1, 440, dbfs=-12)
     packets = [talker.encoder.encode(np.ascontiguousarray(talker.tone[at * FRAME :][:FRAME])) for at in range(20)]
     plain = opus.Decoder().decode(packets[10]).copy()
     talker.voice.put(10, 10 * FRAME, packets[10], 0.2)
@@ -171,7 +177,7 @@ def test_opening_the_gate_fades_in_over_ten_milliseconds() -> None:
 
 
 def test_shutting_the_gate_fades_out_within_ten_milliseconds() -> None:
-    talker = Talker("ava", 1, 440)
+    talker = Talker("ava", 1, 440, dbfs=-12)
     voice = talker.voice
     frames = []
     for tick in range(80):
@@ -188,6 +194,41 @@ def test_shutting_the_gate_fades_out_within_ten_milliseconds() -> None:
     assert np.abs(sound[edge + 432 : edge + 480]).max() < 0.03
     assert not voice.fading
     assert worst_step(as_samples(sound)) < -45
+
+
+@pytest.mark.parametrize("phase", [0, 700])
+def test_no_click_is_heard_where_a_gate_opens_or_shuts(phase: int) -> None:
+    """Over a loud tone, wherever in its period: what a listener's decoder gives has no more above 2 kHz than the tone
+    itself. Cut off hard, the same tone has 20 dB more."""
+    ava, ben = Talker("ava", 1, 440, dbfs=-12), Talker("ben", 2, 660, dbfs=-30)
+    ava.tone = np.roll(ava.tone, phase).astype(np.float32)
+    stage = Stage(ava, ben)
+    stage.run(60)
+    steady = worst_step(stage.last("", 40))
+    for _ in range(3):
+        ava.voice.shut(stage.tick * 0.02)
+        stage.run(15)
+        ava.voice.open_gate()
+        stage.run(25)
+    clicks = stage.last("", 120)
+    assert level_at(clicks[-15 * FRAME :], 440) > -18
+    assert worst_step(clicks) < max(steady + 12, -50)
+    hard = ava.tone[: 10 * FRAME].copy()
+    hard[4 * FRAME + int(np.argmax(hard[4 * FRAME : 5 * FRAME])) :] = 0
+    assert worst_step(as_samples(hard)) > -40
+
+
+def test_speakers_are_evened_in_what_a_listener_hears() -> None:
+    """One speaks 4 dB too softly, the other 4 dB too loudly, one after the other."""
+    soft, loud = Talker("ava", 1, 440), Talker("ben", 2, 660)
+    soft.tone, loud.tone = speech(6, -22, pitch=160), speech(6, -14, pitch=110, seed=4)
+    stage, found = Stage(soft, loud), {}
+    for talker in (soft, loud):
+        soft.mute, loud.mute = talker is loud, talker is soft
+        stage.run(450)
+        found[talker.voice.owner] = lufs(np.concatenate(stage.heard[""][-150:]))
+    assert found["ava"] == pytest.approx(-18, abs=1)
+    assert found["ben"] == pytest.approx(-18, abs=1)
 
 
 def test_what_was_buffered_behind_a_shut_gate_is_never_heard() -> None:
@@ -298,11 +339,34 @@ def test_levels_with_hysteresis_and_one_last_empty_mapping() -> None:
         if levels is not None:
             told.append((tick, levels))
     assert told[0][1].keys() == {7}
-    assert told[0][1][7] == pytest.approx(15, abs=2)
+    assert told[0][1][7] == pytest.approx(3 - TONE, abs=2)
     assert all(b[0] - a[0] >= 5 for a, b in itertools.pairwise(told))
     assert [levels for _, levels in told if not levels] == [{}]
     assert told[-1][1] == {}
     assert 115 <= told[-1][0] <= 135  # 300 ms after the end, which itself is noticed some frames late
+
+
+@pytest.mark.parametrize(
+    ("levels", "talks"),
+    [
+        ([(51, 40)], ""),  # never loud enough to begin
+        ([(50, 1)], "#"),
+        ([(40, 3), (60, 40)], "#" * 43),  # on the way down it takes more to be silent
+        ([(40, 2), (61, 15)], "#" * 17),  # … and 300 ms of it
+        ([(40, 2), (61, 16)], "#" * 17 + "."),
+        ([(40, 1), (127, 15), (55, 1), (127, 16)], "#" * 32 + "."),
+        ([(40, 1), (127, 16), (55, 3), (50, 1)], "#" * 16 + "...." + "#"),  # and once silent, -55 is not enough
+    ],
+)
+def test_who_talks_has_hysteresis(levels: list[tuple[int, int]], talks: str) -> None:
+    """``levels``: (−dBov, ticks). One sign a tick."""
+    voice, found = Voice("ava", 1), ""
+    voice.open_gate()
+    for voice.level, ticks in levels:
+        for _ in range(ticks):
+            voice.track_talk()
+            found += "#" if voice.talking else "."
+    assert found == (talks or "." * len(found))
 
 
 def test_gated_talkers_have_no_level() -> None:
@@ -330,4 +394,4 @@ def test_a_corrupt_packet_costs_its_own_time_only() -> None:
     stage.run(1)
     talker.mute = False
     stage.run(30)
-    assert level_at(stage.last("", 20), 440) == pytest.approx(-12, abs=1)
+    assert level_at(stage.last("", 20), 440) == pytest.approx(TONE, abs=1)
