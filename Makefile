@@ -28,7 +28,7 @@ test: check page/node_modules/.installed $(STATIC)/.built ## Check, then test pa
 	@cd page && npm test --silent
 	@$(PY) -c '$(SYNAPSE)'
 	@echo "Testing the bridge …"
-	@exec $(PY) -m pytest $(ARGS)
+	@exec $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: check
 check: .venv/.installed ## Style, types, import rules, generated files

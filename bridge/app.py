@@ -23,9 +23,10 @@ from bridge.identity.links import Hearing, LinkSigner
 from bridge.identity.openid import OpenId
 from bridge.ids import PeerId, RoomId, StageId, UserId
 from bridge.live.notices import Player
-from bridge.live.ports import InboxRow
+from bridge.live.ports import InboxRow, JsonObject
 from bridge.live.rooms import Rooms
 from bridge.live.stage import World
+from bridge.matrix.calls import Calls
 from bridge.matrix.commands import Translator
 from bridge.matrix.incoming import Incoming
 from bridge.matrix.matrixrtc import CallMembership
@@ -58,6 +59,9 @@ class _Ears:
 
     def peer_gone(self, peer: PeerId, reason: str) -> None:
         self.rooms.peer_gone(peer, reason)
+
+    def peer_pressed(self, peer: PeerId, key: str) -> None:
+        self.rooms.peer_pressed(peer, key)
 
     def levels(self, stage: StageId, levels: Mapping[int, int]) -> None:
         self.rooms.levels(stage, levels)
@@ -108,9 +112,12 @@ class App:
         parts.push_async_callback(workers.close)
         await workers.start()
         signer = LinkSigner(config.web.link_secret)
-        rooms = ears.rooms = Rooms(config.bot_user, policy_of(config), self._world(outgoing, workers, store, signer))
+        phone = Calls(config.bot_user, outgoing, self._clock, config.bot.language, config.bot.command_prefix)
+        world = self._world(outgoing, workers, store, signer, phone)
+        rooms = ears.rooms = phone.rooms = Rooms(config.bot_user, policy_of(config), world)
         parts.push_async_callback(rooms.close)
-        incoming = self._incoming(store, rooms)
+        parts.push_async_callback(phone.close)
+        incoming = self._incoming(store, rooms, phone)
         parts.push_async_callback(incoming.close)
         rooms.last_transaction_ms = lambda: incoming.last_transaction_ms or 0
         await rooms.start()
@@ -149,7 +156,9 @@ class App:
             tcp_announce_port=media.tcp_announce_port,
         )
 
-    def _world(self, outgoing: Outgoing, workers: Workers, store: DatabaseStore, signer: LinkSigner) -> World:
+    def _world(
+        self, outgoing: Outgoing, workers: Workers, store: DatabaseStore, signer: LinkSigner, phone: Calls
+    ) -> World:
         config = self._config
         public = config.web.public_url.rstrip("/")
 
@@ -174,16 +183,22 @@ class App:
             config.bot.command_prefix,
             public,
             make_player,
+            phone,
         )
 
-    def _incoming(self, store: DatabaseStore, rooms: Rooms) -> Incoming:
+    def _incoming(self, store: DatabaseStore, rooms: Rooms, phone: Calls) -> Incoming:
         config = self._config
         translator = Translator(config.bot_user, config.bot.command_prefix, config.homeserver.domain)
 
         def deliver(room: RoomId, row: InboxRow) -> None:
-            rooms.deliver(room, row, translator.translate(row, self._clock.now_ms()))
+            now = self._clock.now_ms()
+            phone.take(room, row, translator.age_ms(row, now))
+            rooms.deliver(room, row, translator.translate(row, now))
 
-        return Incoming(config.appservice.hs_token, store, deliver, self._clock, wanted=translator.wanted)
+        def wanted(event: JsonObject) -> bool:
+            return translator.wanted(event) or phone.wanted(event)
+
+        return Incoming(config.appservice.hs_token, store, deliver, self._clock, wanted=wanted)
 
     async def _calls(self, parts: contextlib.AsyncExitStack, rooms: Rooms, outgoing: Outgoing) -> LiveKit | None:
         """What MatrixRTC clients need; None where that is off: no route, no state."""

@@ -12,7 +12,7 @@ from bridge.errors import EyvanError, MatrixRefused
 from bridge.ids import EventId, RoomId, StageId, UserId, new_txn_id
 from bridge.live import card
 from bridge.live.lanes import Courier
-from bridge.live.ports import Clock, Matrix, Media, Store
+from bridge.live.ports import Clock, Matrix, Media, Phone, Store
 from bridge.live.reply import Reply
 from bridge.live.view import View
 from bridge.rules.content import StageContent
@@ -27,6 +27,8 @@ _CHATS_AT_ONCE = 4  # a server of a guest that answers slowly holds up only one 
 _LATE_TOLD = 1_000  # people
 _LATE_AGAIN_MS = 600_000
 _CARD_AGAIN_MS = 5_000
+_LINK = ("link-sent", "link-refused", "link-later")
+_CALL = ("call-sent", "call-refused", "call-later")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class World:
     prefix: str = "!"
     public_url: str = ""
     make_player: Callable[[UserId, RoomId, StageId], Player] | None = None
+    phone: Phone | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +136,34 @@ class Notices:
         else:
             url = world.make_link(user, self._room, stage.stage_id)
             text, html = card.link_message(world.lang, topic, url, world.prefix)
-        name = {"name": state.name(user)}
+        self._write_to(user, text, html, answer, _LINK)
+
+    def await_call(self, user: UserId, answer: Callable[[Outcome], None]) -> None:
+        """What to press. ``answer`` is called once."""
+        stage, room = self._state().stage, self._state().room
+        topic = (stage.topic if stage else "") or room.name or self._say("card-untitled")
+        text = self._say("call-intro", {"topic": topic})
+        self._write_to(user, card.plain_of(text), card.html_of(text), answer, _CALL)
+
+    def _write_to(
+        self, user: UserId, text: str, html: str, answer: Callable[[Outcome], None], words: tuple[str, str, str]
+    ) -> None:
+        name = {"name": self._state().name(user)}
+        sent, not_let, later = words
 
         async def job() -> None:
-            outcome = Outcome(False, "link-later", name)
+            outcome = Outcome(False, later, name)
             try:
                 await self._world.matrix.tell(user, text, html)
-                outcome = Outcome(True, "link-sent", name)
+                outcome = Outcome(True, sent, name)
             except MatrixRefused as refused:
                 log.warning("no chat with %s: %s", user, refused)
-                outcome = Outcome(False, "link-refused", name)
+                outcome = Outcome(False, not_let, name)
             finally:
                 answer(outcome)
 
         if not self._chats.send(job):
-            answer(Outcome(False, "link-later", name))
+            answer(Outcome(False, later, name))
 
     # -- the card ------------------------------------------------------------------------------
 

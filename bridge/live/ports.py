@@ -7,7 +7,7 @@ this module. ``tests/contracts`` holds one suite for each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bridge.ids import EventId, PeerId, RoomId, StageId, UserId
 
@@ -101,6 +101,9 @@ class MediaListener(Protocol):
     def peer_gone(self, peer: PeerId, reason: str) -> None:
         """``reason``: ``closed`` (by the other side), ``timeout`` (silent for 30 s), ``worker`` (its worker died)."""
 
+    def peer_pressed(self, peer: PeerId, key: str) -> None:
+        """A key of a telephone's keypad went down: ``0`` … ``9``, ``*``, ``#``, ``A`` … ``D`` (RFC 4733 §3.2)."""
+
     def levels(self, stage: StageId, levels: Mapping[int, int]) -> None:
         """At most 10 times a second: who talks now, CSRC → level in −dBov (0 loudest … 127 silence, RFC 6464 §3).
         An empty mapping is sent once when the last one falls silent."""
@@ -123,6 +126,21 @@ class Page(Protocol):
 
     def bye(self, reason: str) -> None:
         """The last call: ``ended``, ``removed``, ``left_room``, ``restart``."""
+
+
+@runtime_checkable
+class Keypad(Protocol):
+    """A `Page` that is a telephone."""
+
+    def pressed(self, key: str) -> None:
+        """As `MediaListener.peer_pressed`. Returns at once."""
+
+
+class Phone(Protocol):
+    """Classic 1:1 calls with the bot. Every method returns at once."""
+
+    def expect(self, user: UserId, room: RoomId) -> None:
+        """The next call of this person is meant for the stage of that room."""
 
 
 class Store(Protocol):

@@ -295,6 +295,11 @@ class Rooms:
             if stage.has_peer(peer):
                 stage.peer_gone(peer)
 
+    def peer_pressed(self, peer: PeerId, key: str) -> None:
+        for stage in self._stages.values():
+            if stage.has_peer(peer):
+                stage.pressed(peer, key)
+
     def levels(self, stage_id: StageId, levels: Mapping[int, int]) -> None:
         stage = self.of_stage(stage_id)
         if stage is not None:

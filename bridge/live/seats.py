@@ -56,13 +56,9 @@ class Seat:
     work: asyncio.Task[None] | None = None  # the request to the relay that is under way
     away: asyncio.TimerHandle | None = None
     listen_only: bool = False  # a player: whatever its person may do, it is never heard
+    mic_gated: bool = False  # a telephone, which sends all the time: the gate is its microphone's switch
     ear: Callable[[bool], None] | None = None  # it hears beside the relay, and is told whether it may; returns at once
     me: Me | None = None  # as last shown
-
-    @property
-    def awaits_the_relay(self) -> bool:
-        """Its person is to be heard by it, and the relay has not said yet that they are."""
-        return self.peer is not None and self.want.speak and not self.gate.speak
 
 
 class Seats:
@@ -103,6 +99,9 @@ class Seats:
 
     def has_peer(self, peer: PeerId) -> bool:
         return peer in self._by_peer
+
+    def of_peer(self, peer: PeerId) -> Seat | None:
+        return self._by_peer.get(peer)
 
     def add(self, seat: Seat) -> None:
         self._seats[seat.session] = seat

@@ -22,7 +22,7 @@ from bridge.live.keeping import Keeping
 from bridge.live.lanes import Reader, Writer
 from bridge.live.notices import Notices, Outcome, World
 from bridge.live.ports import Answer as MediaAnswer
-from bridge.live.ports import JsonObject, Page
+from bridge.live.ports import JsonObject, Keypad, Page
 from bridge.live.reply import Reply
 from bridge.live.seats import NO_PAGE, PATIENCE_S, Seat, Seats
 from bridge.live.showing import Window
@@ -141,13 +141,15 @@ class LiveStage:
         stage: StageId,
         *,
         listen_only: bool = False,
+        mic_gated: bool = False,
         ear: Callable[[bool], None] | None = None,
     ) -> None:
         """A page connects to ``stage``. Raises Refused where this person may not hear it, Unavailable where that is not
         known just now. An older page of the same session is told to go. ``listen_only``: a player, which is never
-        heard. ``ear``: it makes no offer and hears beside the relay; it is told at once, and at each change, whether it
-        may."""
-        seat = Seat(session, user, stage, page, listen_only=listen_only, ear=ear)
+        heard. ``mic_gated``: a telephone, which sends whatever it hears; its microphone is on from the start only for
+        who is on the stage then, and off again whenever the right to speak is lost. ``ear``: it makes no offer and
+        hears beside the relay; it is told at once, and at each change, whether it may."""
+        seat = Seat(session, user, stage, page, listen_only=listen_only, mic_gated=mic_gated, ear=ear)
         await self._inbox.call(lambda: self._sit(seat))
 
     async def offer(self, session: SessionId, page: Page, sdp: str) -> MediaAnswer:
@@ -161,6 +163,10 @@ class LiveStage:
     def microphone(self, session: SessionId, page: Page, on: bool) -> None:
         self._inbox.put_always(lambda: self._microphone(session, page, on))
 
+    def mic_is_on(self, session: SessionId) -> bool:
+        seat = self._seats.get(session)
+        return seat is not None and seat.mic_on
+
     def rise(self, session: SessionId, page: Page, *, keep: bool = True) -> None:
         """The page's socket closed. It may be back in a moment: with ``keep`` its seat and its sound stay for
         SEAT_KEPT_S."""
@@ -171,6 +177,12 @@ class LiveStage:
 
     def peer_gone(self, peer: PeerId) -> None:
         self._seats.peer_gone(peer)
+
+    def pressed(self, peer: PeerId, key: str) -> None:
+        """A key of a telephone (`Keypad`); a page has none."""
+        seat = self._seats.of_peer(peer)
+        if seat is not None and isinstance(seat.page, Keypad):
+            seat.page.pressed(key)
 
     def levels(self, levels: Mapping[int, int]) -> None:
         """Who talks, to every page: not through the inbox, as nothing is decided by it."""
@@ -270,7 +282,8 @@ class LiveStage:
 
     def _want(self, seat: Seat) -> Gate:
         gate = self._window.glance().gate(seat.user)
-        return gate_of(hear=gate.hear, speak=False) if seat.listen_only else gate
+        is_shut = seat.listen_only or (seat.mic_gated and not seat.mic_on)
+        return gate_of(hear=gate.hear, speak=False) if is_shut else gate
 
     async def _shut_gates(self) -> list[tuple[Seat, Gate]]:
         """Take away; returns what may be given after that."""
@@ -282,6 +295,9 @@ class LiveStage:
         elsewhere = [seat for seat in self._seats if seat.stage != self.stage_id]
         if elsewhere:
             await self._out(elsewhere, "ended")
+        for seat in self._seats:
+            if seat.mic_gated and seat.mic_on:  # a place that comes back comes back with the microphone off
+                seat.mic_on = self._window.glance().gate(seat.user).speak
         wants = [(seat, self._want(seat)) for seat in self._seats]
         await self._seats.narrow(wants)
         # Sent away is who may surely not be here; where it is only feared, the gate alone is shut.
@@ -322,6 +338,7 @@ class LiveStage:
             raise Full("you are connected many times over; close the page elsewhere", 10_000)
         if seat is None:
             seat = fresh
+            seat.mic_on = seat.mic_gated and self._state.may_speak(user)
             self._seats.add(seat)
             self._present(seat, 1)
             if seat.ear is not None:
@@ -340,9 +357,17 @@ class LiveStage:
 
     async def _microphone(self, session: SessionId, page: Page, on: bool) -> None:
         seat = self._seats.get(session)
-        if seat is not None and seat.page is page and seat.mic_on != on:
-            seat.mic_on = on
-            self._window.changed(seat)
+        if seat is None or seat.page is not page:
+            return
+        on = on and (not seat.mic_gated or self._state.may_speak(seat.user))
+        if seat.mic_on == on:
+            return
+        seat.mic_on = on
+        if seat.mic_gated:
+            want = self._want(seat)
+            await self._seats.narrow([(seat, want)])
+            self._seats.widen([(seat, want)])
+        self._window.changed(seat)
 
     async def _step_out(self, session: SessionId, page: Page, keep: bool) -> None:
         seat = self._seats.get(session)
@@ -386,6 +411,8 @@ class LiveStage:
                 self._notices.announce(text, args)
             case fx.SendLink(user, ref, player):
                 self._send_link(user, ref, player)
+            case fx.AwaitCall(user, ref):
+                self._await_call(user, ref)
             case fx.RevokeLinks(user):
                 self._keeping.revoke(user, self._world.clock.now_ms())
                 self._revoked.append(user)
@@ -420,14 +447,25 @@ class LiveStage:
             self._notices.tell(tell.user, tell.key, {"by": by_name})
 
     def _send_link(self, user: UserId, ref: str, player: bool) -> None:
-        def answer(outcome: Outcome) -> None:
-            self._answers.append(fx.Answer(ref, outcome.ok, outcome.text, outcome.args))
-            self._keep_due.set()
-
+        answer = self._later(ref)
         if self._state.stage is None:
             answer(Outcome(False, "no-stage"))
         else:
             self._notices.send_link(user, self._state.stage, answer, player=player)
+
+    def _await_call(self, user: UserId, ref: str) -> None:
+        if self._world.phone is not None:
+            self._world.phone.expect(user, self.room)
+        self._notices.await_call(user, self._later(ref))
+
+    def _later(self, ref: str) -> Callable[[Outcome], None]:
+        """Called when a direct chat was written to, or was not."""
+
+        def answer(outcome: Outcome) -> None:
+            self._answers.append(fx.Answer(ref, outcome.ok, outcome.text, outcome.args))
+            self._keep_due.set()
+
+        return answer
 
     def _void_pages(self, users: list[UserId]) -> None:
         """Links of before are void by now, and so are the pages that they opened. A page that sits down at this moment

@@ -18,7 +18,15 @@ from bridge.errors import BadInput
 from bridge.ids import EventId, UserId, new_stage_id, parse_user
 from bridge.live.ports import InboxRow
 from bridge.live.reply import Reply
-from bridge.rules.content import HAND, WATCHED, is_encodable, is_hand_emoji, parse_hand, state_event
+from bridge.rules.content import (
+    HAND,
+    WATCHED,
+    is_call_emoji,
+    is_encodable,
+    is_hand_emoji,
+    parse_hand,
+    state_event,
+)
 from bridge.rules.inputs import ActName, Asked, Input, Reacted, Redacted, StateHint
 
 log = logging.getLogger(__name__)
@@ -45,6 +53,7 @@ _WORDS: dict[str, ActName] = {
     "lower": "lower", "پایین": "lower",
     "hands": "hands", "دست‌ها": "hands",
     "link": "link", "پیوند": "link",
+    "call": "call", "تماس": "call",
     "accept": "accept", "می‌آیم": "accept",
     "decline": "decline", "نه": "decline",
     "help": "help", "راهنما": "help",
@@ -101,7 +110,7 @@ class Translator:
                 return [StateHint(parsed)] if parsed.kind in WATCHED else []
             if event.get("sender") == self.bot:
                 return []
-            return self._message(event, self._age_ms(row, now_ms))
+            return self._message(event, self.age_ms(row, now_ms))
         except BadInput as bad:
             log.warning(
                 "room %s event %s (%s) is passed over: %s",
@@ -120,7 +129,7 @@ class Translator:
             return isinstance(content, Mapping) and self._command_text(content) is not None
         return kind in ("m.reaction", "m.room.redaction", HAND)
 
-    def _age_ms(self, row: InboxRow, now_ms: int) -> int:
+    def age_ms(self, row: InboxRow, now_ms: int) -> int:
         """By our homeserver's receipt: ``origin_server_ts`` is that only for its own users; for others it is the
         sender's claim, so what counts is when the transaction came to us."""
         stamped = row.event.get("origin_server_ts")
@@ -211,11 +220,12 @@ def _reaction(content: Mapping[str, Any], sender: UserId, event_id: EventId, lat
     target = relates.get("event_id")
     if relates.get("rel_type") != "m.annotation" or not isinstance(target, str):
         return []
-    if not is_hand_emoji(relates.get("key")):
+    is_hand, is_call = is_hand_emoji(relates.get("key")), is_call_emoji(relates.get("key"))
+    if not is_hand and not is_call:
         return []
     if late:
         return [Reply(late.to, late.user, late.key, late.args, about=EventId(target))]
-    return [Reacted(EventId(target), sender, event_id)]
+    return [Reacted(EventId(target), sender, event_id, "raise" if is_hand else "call")]
 
 
 _PILL = re.compile(r"""href=["'](?:https://matrix\.to/#/(?:@|%40)|matrix:u(?:ser)?/@?)([^"'?/]+)""", re.IGNORECASE)

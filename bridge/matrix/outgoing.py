@@ -196,6 +196,11 @@ class Outgoing:
         path = _room(room, "send", "m.room.message", txn)
         return EventId((await self._api.request(Method.PUT, path, content))["event_id"])
 
+    async def send_event(self, room: RoomId, kind: str, content: JsonObject) -> EventId:
+        """A message-like event of any type, such as those of a call."""
+        path = _room(room, "send", kind, new_txn_id())
+        return EventId((await self._api.request(Method.PUT, path, content))["event_id"])
+
     async def edit(self, room: RoomId, event: EventId, text: str, html: str) -> None:
         """Replace the text of a notice of ours; returns at once. At most one every 3 s, the last one wins.
 
@@ -254,6 +259,10 @@ class Outgoing:
         return profile
 
     # Direct chats
+
+    async def is_chat_with(self, room: RoomId, user: UserId) -> bool:
+        """Whether ``room`` is the direct chat that was opened with ``user``."""
+        return await self._values.get_value(_DM_KEY + user) == room
 
     async def _tell_in(self, room: RoomId, user: UserId, text: str, html: str) -> bool:
         """Tell it in a chat opened before; who left is invited again. False where that chat is of no use any more."""

@@ -180,10 +180,18 @@ def parse_hand(content: Mapping[str, Any]) -> tuple[bool, str]:
 
 def is_hand_emoji(key: object) -> bool:
     """Whether a reaction's key raises a hand: ✋ 🖐 🤚 🙋 with any variation selector, skin tone or gender."""
+    return _bare_emoji(key) in {"✋", "🖐", "🤚", "🙋"}
+
+
+def is_call_emoji(key: object) -> bool:
+    """Whether a reaction's key asks for a call: 📞 ☎ 📱."""
+    return _bare_emoji(key) in {"📞", "☎", "📱"}
+
+
+def _bare_emoji(key: object) -> str:
     if not isinstance(key, str) or len(key) > 12:
-        return False
-    bare = "".join(c for c in key if c not in "\ufe0f\ufe0e\u200d♀♂" and not "\U0001f3fb" <= c <= "\U0001f3ff")
-    return bare in {"✋", "🖐", "🤚", "🙋"}
+        return ""
+    return "".join(c for c in key if c not in "\ufe0f\ufe0e\u200d♀♂" and not "\U0001f3fb" <= c <= "\U0001f3ff")
 
 
 def clean_text(text: str, limit: int) -> str:

@@ -102,6 +102,14 @@ class SendLink:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitCall:
+    """The person wants to come by a 1:1 call: they are told in their direct chat what to press."""
+
+    user: UserId
+    ref: str
+
+
+@dataclass(frozen=True, slots=True)
 class RevokeLinks:
     user: UserId
 
@@ -154,6 +162,7 @@ Effect = (
     | Announce
     | PostCard
     | SendLink
+    | AwaitCall
     | RevokeLinks
     | Record
     | CloseStage

@@ -31,6 +31,7 @@ ActName = Literal[
     "link",
     "link_player",
     "revoke_links",
+    "call",
     "help",
 ]
 
@@ -88,11 +89,12 @@ class Redacted:
 
 @dataclass(frozen=True, slots=True)
 class Reacted:
-    """A hand emoji on some message."""
+    """A hand emoji on some message, or a telephone (``act`` is ``call`` then)."""
 
     target: EventId
     sender: UserId
     event_id: EventId
+    act: ActName = "raise"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,10 +73,10 @@ def reduce(state: StageState, happened: Input, now: int) -> Step:
             return _restored(state, happened)
         case Redacted():
             return _redacted(state, happened)
-        case Reacted(target, sender, event_id):
+        case Reacted(target, sender, event_id, act):
             if target != state.card:
                 return state, []
-            ask = Asked(sender, "raise", "reaction", event_id=event_id)
+            ask = Asked(sender, act, "reaction", event_id=event_id)
             return requests.asked(state, ask, now)
         case Asked():
             return requests.asked(state, happened, now)

@@ -14,6 +14,7 @@ from bridge.rules.content import RoleContent, StageContent
 from bridge.rules.effects import (
     Announce,
     Answer,
+    AwaitCall,
     Effect,
     Keep,
     KeepCut,
@@ -41,7 +42,7 @@ def asked(state: StageState, ask: Asked, now: int) -> Step:
     state, effects = _DO[ask.act](state, ask, now)
     if not ask.ref:
         return state, [effect for effect in effects if not isinstance(effect, Answer)]
-    if not any(isinstance(effect, Answer | SendLink) for effect in effects):
+    if not any(isinstance(effect, Answer | SendLink | AwaitCall) for effect in effects):
         effects.append(Answer(ref=ask.ref, ok=True, text=f"done-{ask.act.replace('_', '-')}", args=_names(state, ask)))
     return state, effects
 
@@ -271,6 +272,10 @@ def _link(state: StageState, ask: Asked, now: int) -> Step:
     return state, [SendLink(ask.actor, ask.ref, player=ask.act == "link_player")]
 
 
+def _call(state: StageState, ask: Asked, now: int) -> Step:
+    return state, [AwaitCall(ask.actor, ask.ref)]
+
+
 def _revoke_links(state: StageState, ask: Asked, now: int) -> Step:
     return state, [RevokeLinks(ask.actor)]
 
@@ -300,5 +305,6 @@ _DO: Mapping[ActName, Callable[[StageState, Asked, int], Step]] = {
     "link": _link,
     "link_player": _link,
     "revoke_links": _revoke_links,
+    "call": _call,
     "help": _help,
 }

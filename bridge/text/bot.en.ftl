@@ -14,6 +14,7 @@ help =
     `{ $prefix }link` – your personal link to listen, by direct message
     `{ $prefix }hand [note]` – raise your hand (or ✋ on the stage card) · `{ $prefix }lower` – lower it
     `{ $prefix }accept` / `{ $prefix }decline` – answer an invitation to the stage
+    `{ $prefix }call` – listen by your client's call button (or 📞 on the stage card)
     `{ $prefix }link player` – an address for VLC, OBS, GStreamer and other players
     `{ $prefix }link revoke` – make your earlier links void
     For moderators
@@ -122,3 +123,51 @@ card-audience =
     }
 card-join = Listen: `{ $prefix }link` brings your personal link. Speak: react with ✋, or `{ $prefix }hand`.
 card-guest = As a guest, listening only: { $url }
+
+# 1:1 calls. Keys can also be typed into the chat.
+call-intro =
+    To listen to “{ $topic }” by telephone: press the call button of this chat (a voice call). I answer at once.
+    Keys during the call, or typed here: 1 hand · 2 microphone · 3 who listens · 0 help
+call-sent = { $name }, press the call button in our direct chat: I answer.
+call-refused = { $name }, I could not open a direct chat with you. Please allow messages from me and try `{ $prefix }call` again.
+call-later = { $name }, the direct chat with you is not to be had now. Please try `{ $prefix }call` again in a moment.
+done-call = Press the call button in our direct chat: I answer.
+call-welcome = You are listening to “{ $topic }”; nobody hears you. 1 raises your hand · 3 who listens · 0 help
+call-welcome-stage = You are on the stage of “{ $topic }” and are heard. 2 switches your microphone off · 0 help
+call-help =
+    Keys, or digits typed here
+    1 – raise your hand, lower it again, or come up when you are invited
+    2 – your microphone off or on, when you are on the stage
+    3 – how many listen
+    0 – this help
+call-to-stage = You are on the stage, your microphone is off. 2 opens it.
+call-to-audience = You are in the audience: nobody hears you any more.
+call-muted = A moderator has muted you. You can speak again when a moderator allows it.
+call-unmuted = You may speak again. Your microphone is off; 2 opens it.
+call-invited = { $by } invites you to speak. 1 brings you up, microphone off.
+call-hand-not-now = Not now: you are at the end of the line. Your hand stays up.
+call-mic-on = Your microphone is on: everybody hears you. 2 switches it off.
+call-mic-off = Your microphone is off. 2 opens it.
+call-mic-audience = You are in the audience; nobody hears you. 1 raises your hand.
+call-count =
+    { $listeners ->
+        [one] one listener
+       *[other] { $listeners } listeners
+    } · { $hands ->
+        [0] no hand up
+        [one] one hand up
+       *[other] { $hands } hands up
+    }
+call-which =
+    Which stage? Type its number here, then call again.
+    { $list }
+call-chosen = “{ $topic }”: press the call button now.
+call-no-stage = No stage is live in a room that you are in, so there is nothing to hear.
+call-unreadable = I could not read what your client sent for the call. Please try another client, or your personal link: `{ $prefix }link` in the room.
+call-full = All places are taken at the moment. Please call again later.
+call-unavailable = The stage cannot be reached at the moment. Please call again.
+call-over-ended = The stage “{ $topic }” is over. Thank you for calling.
+call-over-removed = Your call to “{ $topic }” is over: you are not in that room any more, or your access was made void.
+call-over-restart = I have to restart. Please call again in a moment.
+call-over-lost = The connection of your call was lost. Please call again.
+call-somebody = A moderator

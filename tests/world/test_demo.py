@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +132,7 @@ async def test_report_sound_role_end_and_second_start(tmp_path: Path) -> None:
             await omid.wait(lambda c: rms_dbfs(c.recent(2)) > -35, HANG_S, "a voice")
 
 
-async def test_a_killed_worker_and_a_killed_bridge_come_back(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_killed_worker_and_a_killed_bridge_come_back(tmp_path: Path, tell: Callable[[str], None]) -> None:
     ear = TimedEar()
     async with (
         demo(tmp_path / "killed") as one,
@@ -168,8 +166,7 @@ async def test_a_killed_worker_and_a_killed_bridge_come_back(
         said = one.out.read_text()
         assert f"the bridge (pid {report['pids']['bridge']}) ended with code -9; starting it again\n" in said
         assert f"the bridge is back (pid {bridge})\n" in said
-        with capsys.disabled():
-            sys.stdout.write(f"\n  voices again {gap:.1f} s after the worker's kill, {whole:.1f} s after the bridge's")
+        tell(f"voices again {gap:.1f} s after the worker's kill, {whole:.1f} s after the bridge's")
     assert one.process.returncode == 0, one.out.read_text()
     assert not one.file.exists()
     await until_gone([*now["pids"].values()])

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import wave
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ async def membership(world: World, stage: StageHandle) -> Mapping[str, Any]:
     return await stage.host.get_state(stage.room_id, MEMBER, f"_{world.bot}_STAGE_m.call") or {}
 
 
-async def test_every_role(rtc_world: World, origin: str, chromium: Browser, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_every_role(rtc_world: World, origin: str, chromium: Browser, tell: Callable[[str], None]) -> None:
     world = rtc_world
     stage = await call_stage(world, "Element Call")
     await world.set_role(stage, "ben", "speaker")
@@ -126,9 +126,8 @@ async def test_every_role(rtc_world: World, origin: str, chromium: Browser, caps
     await call.wait("!host.sound()", "what plays in Element Call ends with the kick")
     await off_air(ben)
     await ben.wait(lambda c: ava.user not in [f.user for f in c.audience.faces], HANG_S, "she has gone")
-    with capsys.disabled():
-        print(f"\n  opened → playing {first:.1f} s; demoted → silent {silent:.1f} s; Element Call then shows:")
-        print("  " + " · ".join((await call.text()).split("\n"))[:300])
+    shows = " · ".join((await call.text()).split("\n"))[:300]
+    tell(f"opened → playing {first:.1f} s; demoted → silent {silent:.1f} s; Element Call then shows: {shows}")
 
 
 async def test_the_bot_is_a_member_of_the_call_while_the_stage_is_live(rtc_world: World) -> None:
@@ -155,7 +154,7 @@ async def test_the_bot_is_a_member_of_the_call_while_the_stage_is_live(rtc_world
 
 
 async def test_restart_of_the_bridge_and_end(
-    rtc_world: World, origin: str, chromium: Browser, capsys: pytest.CaptureFixture[str]
+    rtc_world: World, origin: str, chromium: Browser, tell: Callable[[str], None]
 ) -> None:
     world = rtc_world
     stage = await call_stage(world, "A restart")
@@ -179,9 +178,8 @@ async def test_restart_of_the_bridge_and_end(
 
     await stage.host.send(stage.room_id, "!stage end")
     await call.wait("!host.sound()", "what plays in Element Call ends with the stage")
-    with capsys.disabled():
-        print(f"\n  bridge ready → Element Call back {back:.1f} s; after the end it shows:")
-        print("  " + " · ".join((await call.text()).split("\n"))[:300])
+    shows = " · ".join((await call.text()).split("\n"))[:300]
+    tell(f"bridge ready → Element Call back {back:.1f} s; after the end it shows: {shows}")
 
 
 async def test_two_callers_hear_each_other(rtc_world: World, origin: str, chromium: Browser) -> None:

@@ -12,9 +12,8 @@ import json
 import os
 import random
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -273,7 +272,7 @@ def assert_nobody_else_was_heard(scene: Scene) -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_killed_at_twenty_moments(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_killed_at_twenty_moments(scene: Scene, tell: Callable[[str], None]) -> None:
     for number, (when, about) in enumerate(moments(scene.rng), 1):
         if when == "cut":
             await scene.let_ben_speak()
@@ -295,13 +294,12 @@ async def test_killed_at_twenty_moments(scene: Scene, capsys: pytest.CaptureFixt
         for name in allowed:
             scene.silent_since.pop(name, None)
         gap = scene.ear.gap_ms(TONES["ava"], killed - 1)
-        with capsys.disabled():
-            down = 1000 * (ready - killed)
-            sys.stdout.write(f"\n  kill {number:2} {when:9} {about:13} gap {gap:5.0f} ms, of it {down:5.0f} ms down")
+        down = 1000 * (ready - killed)
+        tell(f"kill {number:2} {when:9} {about:13} gap {gap:5.0f} ms, of it {down:5.0f} ms down")
 
 
 @pytest.mark.timeout(300)
-async def test_down_until_the_homeserver_backs_off(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_down_until_the_homeserver_backs_off(scene: Scene, tell: Callable[[str], None]) -> None:
     """Synapse waits 2, 4, 8, 16 … s between two tries; our ping at the start makes it try at once."""
     world, tap = scene.world, scene.tap
     if "cyrus" not in scene.allowed(await scene.roles(), []):
@@ -327,7 +325,4 @@ async def test_down_until_the_homeserver_backs_off(scene: Scene, capsys: pytest.
     assert "cyrus" in await settled(scene)
     granted = time.monotonic() - last
     assert granted < 15.5, f"{granted:.1f} s after the last failed try: the ping brought nothing forward"
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n  right {right:.1f} s after the start; next grant {granted:.1f} s after the last failed try"
-        )
+    tell(f"right {right:.1f} s after the start; next grant {granted:.1f} s after the last failed try")

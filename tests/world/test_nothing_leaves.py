@@ -17,7 +17,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,7 +84,7 @@ async def listen(place: Namespace, kind: str, link: str, trace: Path | None) -> 
 
 
 @pytest.mark.timeout(2 * HANG_S)
-async def test_nothing_leaves(synapse_python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_nothing_leaves(synapse_python: Path, tmp_path: Path, tell: Callable[[str], None]) -> None:
     require_root()
     async with two_namespaces() as (a, b):
         async with demo_in(a, tmp_path) as report:
@@ -100,9 +100,8 @@ async def test_nothing_leaves(synapse_python: Path, tmp_path: Path, capsys: pyte
     assert_our_processes_stayed_inside(tmp_path, (a, b), asked_by_page)
     assert_the_page_stayed_inside(in_browser, report, (a, b))
     own = sorted(set(b.queries) - set(asked_by_page))
-    with capsys.disabled():
-        heard = f"heard at {by_protocol['dbfs']:.0f} dBFS, in Chromium at {in_browser['dbfs']:.0f} dBFS"
-        sys.stdout.write(f"\n  {heard}; Chromium itself asked for {own}")
+    heard = f"heard at {by_protocol['dbfs']:.0f} dBFS, in Chromium at {in_browser['dbfs']:.0f} dBFS"
+    tell(f"{heard}; Chromium itself asked for {own}")
 
 
 def assert_our_processes_stayed_inside(traces: Path, inside: tuple[Namespace, ...], asked_by_page: list[str]) -> None:

@@ -66,7 +66,7 @@ async def hostile_listener(world: World, stage: StageHandle) -> PageClient:
 
 
 async def test_a_listeners_voice_is_turned_away_until_state_lets_it_in(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World, tell: Callable[[str], None]
 ) -> None:
     stage = await world.new_stage(topic="The gate")
     ava = await hostile_listener(world, stage)
@@ -110,8 +110,7 @@ async def test_a_listeners_voice_is_turned_away_until_state_lets_it_in(
         await until(not_in_browser, "silence in Chromium")
         before = await gated_packets(world)
         await until(enough, "500 more packets turned away after the demotion")
-    with capsys.disabled():
-        print(f"\n  state PUT → audible {audible:.0f} ms, → silent {silent:.0f} ms (the listener's buffer included)")
+    tell(f"state PUT → audible {audible:.0f} ms, → silent {silent:.0f} ms (the listener's buffer included)")
 
 
 async def test_a_member_without_power_changes_nothing(world: World) -> None:

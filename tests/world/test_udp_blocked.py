@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ async def test_listener_and_speaker_behind_a_wall_that_udp_does_not_pass(
 @pytest.mark.timeout(480)
 @pytest.mark.parametrize("kind", ["chromium", "firefox"])
 async def test_udp_that_dies_in_mid_stage(
-    kind: Kind, synapse_python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: Kind, synapse_python: Path, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     require_root()
     async with (
@@ -187,5 +187,4 @@ async def test_udp_that_dies_in_mid_stage(
         spoken_gap = here.ear.gap_ms(BEN, blocked_at)
         arrivals = await here.page.eval("window.arrivals")
         heard_gap = max(after - before for before, after in itertools.pairwise(arrivals))
-        with capsys.disabled():
-            print(f"\n  UDP dies, {kind}: ben heard nothing for {heard_gap} ms, unheard {spoken_gap:.0f} ms")
+        tell(f"UDP dies, {kind}: ben heard nothing for {heard_gap} ms, unheard {spoken_gap:.0f} ms")

@@ -1,0 +1,110 @@
+"""A Matrix client that only calls: ``m.call.*`` events over the client-server API, its sound by aiortc."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from aiortc import RTCSessionDescription
+
+from bridge.demo.client_api import ClientApi
+from bridge.ids import RoomId
+from tests.helpers.relay import HANG_S
+from tests.helpers.rtc import RtcClient
+
+METADATA = "sdp_stream_metadata"
+Json = Mapping[str, Any]
+
+
+async def open_line(person: ClientApi, room: RoomId, bot: str) -> RoomId:
+    """Ask the bot for a call in the room of a stage, as a person does; returns the direct chat."""
+    chat = await _chat(person, bot)
+    asked = await person.send(room, "!call")
+
+    def is_answer(event: Mapping[str, Any]) -> bool:
+        return bool(event["content"].get("m.relates_to", {}).get("m.in_reply_to", {}).get("event_id") == asked)
+
+    if chat is None:
+        chat = await person.join(await person.wait_for_invite(bot))
+    await person.wait_for_event(room, is_answer)
+    return chat
+
+
+async def _chat(person: ClientApi, bot: str) -> RoomId | None:
+    for room in await person.joined_rooms():
+        is_pair = set(await person.joined_members(room)) == {person.user, bot}
+        if is_pair and await person.get_state(room, "m.room.name") is None:
+            return room
+    return None
+
+
+class Telephone:
+    """One device in one direct chat, with one call. Owns its peer connection; ``close`` ends it."""
+
+    def __init__(self, person: ClientApi, chat: RoomId, *, version: str | int = "1") -> None:
+        self.person, self.chat, self.version = person, chat, version
+        self.call_id, self.party = secrets.token_hex(8), "PHONE" + secrets.token_hex(2)
+        self.sound = RtcClient()
+        self.answer: dict[str, Any] = {}
+        self._held = 0
+
+    def content(self, **more: Any) -> dict[str, Any]:
+        party = {"party_id": self.party} if self.version != 0 else {}
+        return {"call_id": self.call_id, "version": self.version, **party, **more}
+
+    async def send(self, kind: str, **more: Any) -> None:
+        await self.person.send(self.chat, self.content(**more), f"m.call.{kind}")
+
+    async def call(self, **more: Any) -> None:
+        """Returns when the bot has answered and sound can flow."""
+
+        async def over_matrix(offer: str) -> str:
+            await self.send("invite", offer={"type": "offer", "sdp": offer}, lifetime=60_000, **more)
+            self.answer = await self.event("answer")
+            return str(self.answer["answer"]["sdp"])
+
+        await self.sound.connect(over_matrix)
+        if self.version != 0:
+            await self.send("select_answer", selected_party_id=self.answer["party_id"])
+
+    async def hold(self, *, off: bool = False) -> None:
+        """As the hold button does: a new offer, answered by negotiation."""
+        (transceiver,) = self.sound.pc.getTransceivers()
+        transceiver.direction = "sendrecv" if off else "sendonly"
+        await self.sound.pc.setLocalDescription(await self.sound.pc.createOffer())
+        described = {"type": "offer", "sdp": self.sound.pc.localDescription.sdp}
+        self._held += 1
+        await self.send("negotiate", description=described, lifetime=60_000)
+        answer = (await self.event("negotiate", number=self._held))["description"]
+        assert answer["type"] == "answer"
+        assert ("a=recvonly" in answer["sdp"]) is not off
+        await self.sound.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
+
+    async def event(self, *kinds: str, call_id: str | None = None, number: int = 1) -> dict[str, Any]:
+        """The content of the bot's first event of these kinds about this call, or of its ``number``-th."""
+        names = {f"m.call.{kind}" for kind in kinds}
+        wanted = call_id or self.call_id
+        seen: set[str] = set()
+
+        def is_it(event: Mapping[str, Any]) -> bool:
+            mine = event["sender"] != self.person.user and event["content"].get("call_id") == wanted
+            if mine and event["type"] in names:
+                seen.add(event["event_id"])
+            return len(seen) == number
+
+        found = await self.person.wait_for_event(self.chat, is_it, HANG_S)
+        return dict(found["content"])
+
+    async def told(self, *words: str) -> str:
+        """The bot's first message in the chat that has all of these words."""
+
+        def is_it(event: Mapping[str, Any]) -> bool:
+            body = str(event["content"].get("body", ""))
+            return event["type"] == "m.room.message" and all(word in body for word in words)
+
+        event = await self.person.wait_for_event(self.chat, is_it, HANG_S)
+        return str(event["content"]["body"])
+
+    async def close(self) -> None:
+        await self.sound.close()
