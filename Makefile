@@ -54,6 +54,12 @@ page: $(STATIC)/.built ## Build the page, where its sources changed
 bench: .venv/.installed ## Measure: fan-out, join, mix, gate; prints ratios
 	@exec $(PY) -m bench $(ARGS)
 
+.PHONY: fuzz
+fuzz: .venv/.installed ## A million changed captures for each protocol (20 minutes and more); then junk at a live worker
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check -e '.[fuzz]' \
+	  || echo "Without atheris: changes are made blindly"
+	@exec $(PY) -m tests.fuzz $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what make made, and the demo's directory
 	rm -rf .venv .synapse-venv .demo page/node_modules $(STATIC) .mypy_cache .ruff_cache .pytest_cache .hypothesis

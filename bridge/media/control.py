@@ -218,13 +218,16 @@ def encode(message: Message) -> bytes:
 def decode(body: bytes) -> Message:
     """The message of one frame. Raises ValueError: both ends are ours, so it is a defect."""
     values = json.loads(body)
-    kind = values.pop("t")
-    if kind not in _TYPES:
+    kind = values.pop("t", None) if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in _TYPES:
         raise ValueError(f"unknown control message {kind!r}")
-    if kind == "Start":
-        settings = values["settings"]
-        return Start(WorkerSettings(**{**settings, "announce": tuple(settings["announce"])}))
-    return typing.cast(Message, _TYPES[kind](**values))
+    try:
+        if kind == "Start":
+            settings = values["settings"]
+            return Start(WorkerSettings(**{**settings, "announce": tuple(settings["announce"])}))
+        return typing.cast(Message, _TYPES[kind](**values))
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"control message {kind}: {error}") from None
 
 
 async def read(reader: asyncio.StreamReader) -> Message | None:

@@ -130,8 +130,7 @@ class Association:
         except SSL.ZeroReturnError:
             self.closed = True
         except SSL.Error as error:
-            self.failure = "; ".join(str(part[-1]) for part in error.args[0]) if error.args else type(error).__name__
-            self.closed = True
+            self.failure, self.closed = _text_of(error), True
 
     def _take_keys(self) -> None:
         name = self._connection.get_selected_srtp_profile().decode()
@@ -166,7 +165,7 @@ class Association:
             try:
                 self._connection.DTLSv1_handle_timeout()
             except SSL.Error as error:
-                self.failure, self.closed = str(error), True
+                self.failure, self.closed = _text_of(error), True
 
     def close(self) -> None:
         """Write close_notify (``outgoing`` gives it). Harmless twice."""
@@ -174,3 +173,13 @@ class Association:
             with contextlib.suppress(SSL.Error):
                 self._connection.shutdown()
         self.closed = True
+
+
+def _text_of(error: SSL.Error) -> str:
+    """pyOpenSSL gives a list of (library, function, reason), or (number, text) where OpenSSL left no reason."""
+    match error.args:
+        case ([*reasons],):
+            return "; ".join(str(each[-1]) for each in reasons)
+        case (_, str(text)):
+            return text
+    return type(error).__name__

@@ -26,7 +26,7 @@ from bridge.media.stun import Address
 from bridge.media.voice import Voice
 
 _MAX_ADDRESSES = 8  # a peer's checked addresses; the oldest goes first
-_MAX_SOURCES = 4  # SSRCs taken from one peer: libsrtp keeps state for each
+_MAX_SOURCES = 4  # SSRCs taken from one peer, and as many that only report: libsrtp keeps state for each
 _MAX_HELD = 8  # DTLS datagrams waiting for the amplification limit; more are dropped, DTLS sends again
 _AMPLIFICATION = 3
 _UNVERIFIED_S = 1.0  # media to a new address that has not answered our check (decisions 1.10)
@@ -110,6 +110,7 @@ class Peer:
         self._received = self._sent = 0  # bytes before the handshake ends
         self._held: deque[bytes] = deque(maxlen=_MAX_HELD)
         self._reports = Reports(self.sender.ssrc, name, now)
+        self._reporters: tuple[int, ...] = ()
         self._source, self._source_at = 0, 0.0
         self._counts = dict.fromkeys(("packets_in", "bytes_in", "gated", "ignored", "refused"), 0)
         hub.ufrag_of(self._current.local_ufrag, self)
@@ -356,11 +357,17 @@ class Peer:
         self.voice.put(packet.sequence, packet.timestamp, packet.payload, now)
 
     def _on_rtcp(self, incoming: pylibsrtp.Session, data: bytes, now: float) -> None:
+        reporter = int.from_bytes(data[4:8], "big")
+        if reporter not in self._reporters and len(self._reporters) >= _MAX_SOURCES:
+            self._counts["ignored"] += 1
+            return
         try:
             clear = incoming.unprotect_rtcp(data)
         except (pylibsrtp.Error, ValueError):
             self._counts["refused"] += 1
             return
+        if reporter not in self._reporters:
+            self._reporters += (reporter,)
         self.last_heard = now
         if self._source in self._reports.take(clear, now):
             self._source = 0  # BYE: whichever source comes next is followed at once

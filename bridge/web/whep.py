@@ -218,16 +218,11 @@ class Whep:
         wanted = [each.strip() for each in request.headers.get("If-Match", "").split(",") if each.strip()]
         if wanted and "*" not in wanted and resource.etag not in wanted:
             raise _Unfit(412, "If-Match", wanted[0], "the ICE session is another by now", {"ETag": resource.etag})
-        ufrag, password = _UFRAG.search(fragment), _PASSWORD.search(fragment)
-        theirs = _UFRAG.search(resource.offer)
-        if ufrag is None or (theirs is not None and ufrag[1] == theirs[1]):
+        offer = restarted(resource.offer, fragment)
+        if offer is None:
             return web.Response(status=204)  # their candidates: checks from any address will tell (RFC 8445 §7.3)
-        if password is None:
-            raise BadInput("a=ice-pwd", None, "an ICE restart gives both ice-ufrag and ice-pwd")
         if not wanted:
             raise _Unfit(428, "If-Match", None, 'an ICE restart says If-Match: "*" or the ETag (RFC 9725 §4.3.1)', {})
-        offer = _UFRAG.sub(f"a=ice-ufrag:{ufrag[1]}\r", resource.offer)
-        offer = _PASSWORD.sub(f"a=ice-pwd:{password[1]}\r", offer)
         answer = await resource.stage.offer(resource.session, resource, offer)
         resource.offer, resource.etag = offer, _etag(answer.sdp)
         headers = {"ETag": resource.etag}
@@ -264,6 +259,16 @@ async def _body(request: web.Request) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise BadInput("body", "no UTF-8", "SDP is UTF-8 text (RFC 8866 §5)") from None
+
+
+def restarted(offer: str, fragment: str) -> str | None:
+    """The offer with a fragment's ICE credentials; None where it has no new ones. Raises BadInput."""
+    ufrag, password, theirs = _UFRAG.search(fragment), _PASSWORD.search(fragment), _UFRAG.search(offer)
+    if ufrag is None or (theirs is not None and ufrag[1] == theirs[1]):
+        return None
+    if password is None:
+        raise BadInput("a=ice-pwd", None, "an ICE restart gives both ice-ufrag and ice-pwd")
+    return _PASSWORD.sub(f"a=ice-pwd:{password[1]}\r", _UFRAG.sub(f"a=ice-ufrag:{ufrag[1]}\r", offer))
 
 
 def _etag(answer: str) -> str:
