@@ -60,6 +60,11 @@ class Seat:
     ear: Callable[[bool], None] | None = None  # it hears beside the relay, and is told whether it may; returns at once
     me: Me | None = None  # as last shown
 
+    @property
+    def awaits_the_relay(self) -> bool:
+        """Its person is to be heard by it, and the relay has not said yet that they are."""
+        return self.peer is not None and self.want.speak and not self.gate.speak
+
 
 class Seats:
     """Owned by a LiveStage, on its loop. ``changed`` is told when the relay confirmed or lost something. ``close``

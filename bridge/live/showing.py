@@ -86,7 +86,7 @@ class Showing:
 
     def views(self, state: StageState, seats: Iterable[Seat], now: int) -> tuple[View, View]:
         """(for members, for guests)"""
-        fresh = build(state, [Voice(s.user, s.csrc, s.mic_on, s.gate) for s in seats], now)
+        fresh = build(state, [Voice(s.user, s.csrc, s.mic_on, s.gate, s.awaits_the_relay) for s in seats], now)
         if self._last is None:
             self._last = (fresh, without_names(fresh))
             return self._last

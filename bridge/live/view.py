@@ -134,6 +134,7 @@ class Voice:
     csrc: int | None
     mic_on: bool
     gate: Gate  # as the relay last confirmed it
+    awaited: bool = False  # its gate is to open, and the relay has not confirmed that yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,9 @@ def build(state: StageState, voices: Iterable[Voice], now: int) -> View:
             guests += 1
         else:
             by_user.setdefault(voice.user, []).append(voice)
-    speakers = [_person(state, user, by_user.get(user, [])) for user in state.speakers()]
+    speakers = [
+        _person(state, user, by_user.get(user, [])) for user in state.speakers() if _arrived(by_user.get(user, []))
+    ]
     on_stage = {person.user for person in speakers}
     listeners = [user for user in by_user if user not in on_stage]
     raised = {hand.user for hand in state.hands}
@@ -204,6 +207,12 @@ def _stage_info(state: StageState, now: int) -> StageInfo:
         hands=stage.hands if stage else "off",
         server_ts=now,
     )
+
+
+def _arrived(voices: Iterable[Voice]) -> bool:
+    """Wish and fact look different to everybody: who was made a speaker stays in the audience until the relay lets
+    one of their pages be heard. Whoever is muted, away or only listens waits for no gate."""
+    return any(voice.gate.speak for voice in voices) or not any(voice.awaited for voice in voices)
 
 
 def _person(state: StageState, user: UserId, voices: list[Voice]) -> Person:

@@ -30,6 +30,29 @@ async def test_a_role_by_plain_state_opens_the_gate_and_its_end_shuts_it(house: 
     await until(lambda: page.me and page.me.place == "audience", "the place on the page")
 
 
+async def test_others_see_a_speaker_when_the_relay_has_opened_the_gate(house: House) -> None:
+    await house.live()
+    page, _ = await house.seat(AVA)
+    looks, _ = await house.seat(BEN)
+    confirm, asked = asyncio.Event(), asyncio.Event()
+
+    async def wait(name: str, args: tuple[Any, ...]) -> None:
+        asked.set()
+        await confirm.wait()
+
+    house.media.before["gate"] = wait
+    house.matrix.role(MOD, AVA, role="speaker", stage_id=house.stage().stage_id)
+    await asked.wait()
+    house.matrix.message(CYD, "!hand")
+    await until(lambda: looks.view and looks.view.audience.hands == 1, "news that came later")
+    assert looks.view is not None
+    assert AVA not in [each.user for each in looks.view.speakers]
+    assert AVA in [each.user for each in looks.view.audience.faces]
+    confirm.set()
+    await until(lambda: looks.view and AVA in [each.user for each in looks.view.speakers], "the speaker")
+    await until(lambda: page.me and page.me.place == "stage", "their own place")
+
+
 async def test_a_listener_is_never_opened(house: House) -> None:
     await house.live()
     await house.seat(BEN)

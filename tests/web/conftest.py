@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Origin:
     http: aiohttp.ClientSession
     store: FaultyStore
     clock: HandClock
+    sockets: list[aiohttp.ClientWebSocketResponse] = field(default_factory=list)
 
     def link(self, user: UserId, room: RoomId = ROOM, *, hours: int = 12, stage: str | None = None) -> str:
         stage_id = stage or self.house.stage(room).stage_id
@@ -94,7 +96,8 @@ class Origin:
         return str(opened["session"])
 
     async def socket(self) -> Socket:
-        return Socket(await self.http.ws_connect(self.url + "/api/v1/socket", max_msg_size=2**22))
+        self.sockets.append(await self.http.ws_connect(self.url + "/api/v1/socket", max_msg_size=2**22))
+        return Socket(self.sockets[-1])
 
     async def page(self, user: UserId | None, session: str | None = None, lang: str = "en") -> Socket:
         """Signed in, with its first snapshot."""
@@ -104,24 +107,34 @@ class Origin:
         return opened
 
 
+async def hang_up(sockets: list[aiohttp.ClientWebSocketResponse]) -> None:
+    """What a test leaves open is closed, not left to the garbage collector and to the next test."""
+    await asyncio.gather(*(each.close() for each in sockets))
+
+
 @pytest.fixture
 async def origin(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Origin]:
     clock = HandClock()
-    database = await open_store(f"sqlite:///{tmp_path / 'eyvan.db'}", clock.now_ms)
-    store = FaultyStore(database)
-    matrix = FakeMatrix(clock)
-    matrix.make_room(ROOM, BOT, MOD, AVA, BEN, CYD)
-    house = await House(matrix, store, clock).start()
-    await house.live()
-    port = free_port()
-    proxies = getattr(request, "param", ())
-    config = WebConfig(public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET, trusted_proxies=proxies)
-    signer = LinkSigner(SECRET)
-    server = WebServer(config, house.rooms, store, signer, clock, "!")
-    await server.start()
-    async with aiohttp.ClientSession() as http:
-        yield Origin(config.public_url, house, server, signer, http, store, clock)
-    await server.close()
-    await server.close()
-    await house.close()
-    await database.close()
+    async with AsyncExitStack() as stack:  # a start that fails leaves no thread of SQLite for which pytest waits
+        database = await open_store(f"sqlite:///{tmp_path / 'eyvan.db'}", clock.now_ms)
+        stack.push_async_callback(database.close)
+        store = FaultyStore(database)
+        matrix = FakeMatrix(clock)
+        matrix.make_room(ROOM, BOT, MOD, AVA, BEN, CYD)
+        house = House(matrix, store, clock)
+        stack.push_async_callback(house.close)
+        await house.start()
+        await house.live()
+        port, proxies = free_port(), getattr(request, "param", ())
+        config = WebConfig(
+            public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET, trusted_proxies=proxies
+        )
+        signer = LinkSigner(SECRET)
+        server = WebServer(config, house.rooms, store, signer, clock, "!")
+        stack.push_async_callback(server.close)
+        await server.start()
+        async with aiohttp.ClientSession() as http:
+            made = Origin(config.public_url, house, server, signer, http, store, clock)
+            yield made
+            await hang_up(made.sockets)
+            await server.close()

@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from tests.helpers.fakes import (
 )  # fmt: skip
 from tests.helpers.ports import free_port
 from tests.helpers.synapse import serving
+from tests.web.conftest import hang_up
 
 BEN = UserId("@bea:a.org")
 CYD = UserId("@cem:a.org")
@@ -94,7 +96,12 @@ class Hall:
     clock: HandClock
     calls: LiveKit
     passed_on: list[tuple[str, bytes, str]] = field(default_factory=list)
+    sockets: list[aiohttp.ClientWebSocketResponse] = field(default_factory=list)
     _tokens: int = 0
+
+    async def connect(self, url: str) -> aiohttp.ClientWebSocketResponse:
+        self.sockets.append(await self.http.ws_connect(url))
+        return self.sockets[-1]
 
     def openid(self, user: UserId) -> dict[str, str]:
         self._tokens += 1
@@ -121,7 +128,7 @@ class Hall:
 
     async def call(self, user: UserId, device: str = "DEV", token: str = "") -> tuple[Client, Any]:
         """A client that has joined, and its join message."""
-        raw = await self.http.ws_connect(self.join_url(token or await self.token(user, device)))
+        raw = await self.connect(self.join_url(token or await self.token(user, device)))
         client = Client(raw)
         joined = await client.next("join")
         assert (await client.next("answer")).id == 1
@@ -134,13 +141,9 @@ class Hall:
 @pytest.fixture(params=["fallback"])
 async def hall(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Hall]:
     clock = HandClock()
-    database = await open_store(f"sqlite:///{tmp_path / 'eyvan.db'}", clock.now_ms)
-    store = FaultyStore(database)
     matrix = FakeMatrix(clock)
     matrix.make_room(ROOM, BOT, MOD, AVA, BEN, CYD)
     matrix.make_room(OTHER, BOT, AVA)
-    house = await House(matrix, store, clock).start()
-    await house.live()
     passed_on: list[tuple[str, bytes, str]] = []
 
     async def userinfo(asked: web.Request) -> web.Response:
@@ -152,22 +155,31 @@ async def hall(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
 
     app = web.Application()
     app.add_routes([web.get(USERINFO, userinfo), web.post("/jwt/{rest:.*}", ordinary)])
-    async with serving(app, free_port()) as beside, aiohttp.ClientSession() as http:
+    async with AsyncExitStack() as stack:  # a start that fails leaves no thread of SQLite for which pytest waits
+        database = await open_store(f"sqlite:///{tmp_path / 'eyvan.db'}", clock.now_ms)
+        stack.push_async_callback(database.close)
+        store = FaultyStore(database)
+        house = House(matrix, store, clock)
+        stack.push_async_callback(house.close)
+        await house.start()
+        await house.live()
+        beside = await stack.enter_async_context(serving(app, free_port()))
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         fallback = f"{beside}/jwt" if request.param == "fallback" else request.param
         rtc = MatrixRtcConfig(enabled=True, fallback_service=fallback)
-        openid = OpenId(SERVER, beside)
-        calls = LiveKit(rtc, url, BOT, house.rooms, openid, CallTokens(SECRET), clock, "!")
+        calls = LiveKit(rtc, url, BOT, house.rooms, OpenId(SERVER, beside), CallTokens(SECRET), clock, "!")
+        stack.push_async_callback(calls.close)
         config = WebConfig(public_url=url, port=port, link_secret=SECRET)
         server = WebServer(config, house.rooms, store, LinkSigner(SECRET), clock, "!", calls)
+        stack.push_async_callback(server.close)
         await server.start()
-        yield Hall(url, house, store, http, clock, calls, passed_on)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        made = Hall(url, house, store, http, clock, calls, passed_on)
+        yield made
+        await hang_up(made.sockets)
         await server.close()
         await calls.close()
-        await calls.close()
-    await house.close()
-    await database.close()
 
 
 # -- tokens -------------------------------------------------------------------------------------
@@ -271,13 +283,13 @@ async def test_a_token_opens_once(hall: Hall) -> None:
     again = (await client.next("refresh_token"),)
     for bad in (token, "junk", token[:-3], ""):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await hall.http.ws_connect(hall.join_url(bad))
+            await hall.connect(hall.join_url(bad))
         assert refused.value.status == 401
         async with hall.http.get(validate + bad) as response:
             assert response.status == 401
     hall.clock.advance(LIFE_S)
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        await hall.http.ws_connect(hall.join_url(again[0]))
+        await hall.connect(hall.join_url(again[0]))
     assert refused.value.status == 401
     await client.ping()
 
@@ -287,7 +299,7 @@ async def test_a_token_that_opened_nothing_may_be_used_again(hall: Hall) -> None
     hall.house.matrix.member(ADMIN, AVA, "leave")
     await until(lambda: not hall.house.stage().state.may_hear(AVA), "she has left")
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        await hall.http.ws_connect(hall.join_url(token))
+        await hall.connect(hall.join_url(token))
     assert refused.value.status == 403
     hall.house.matrix.member(AVA, AVA, "join")
     await until(lambda: hall.house.stage().state.may_hear(AVA), "she is back")
@@ -298,7 +310,7 @@ async def test_a_token_that_opened_nothing_may_be_used_again(hall: Hall) -> None
 async def test_junk_in_place_of_a_join_request(hall: Hall, text: str) -> None:
     token = await hall.token(AVA)
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        await hall.http.ws_connect(f"{hall.url}/livekit/rtc/v1?access_token={token}&join_request={text}")
+        await hall.connect(f"{hall.url}/livekit/rtc/v1?access_token={token}&join_request={text}")
     assert refused.value.status == 400
 
 
@@ -307,7 +319,7 @@ async def test_a_join_request_that_unpacks_to_too_much(hall: Hall) -> None:
     wrapped = L.WrappedJoinRequest(compression=L.WrappedJoinRequest.GZIP, join_request=packed)
     text = base64.urlsafe_b64encode(wrapped.SerializeToString()).decode()
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        await hall.http.ws_connect(f"{hall.url}/livekit/rtc/v1?access_token=x&join_request={text}")
+        await hall.connect(f"{hall.url}/livekit/rtc/v1?access_token=x&join_request={text}")
     assert refused.value.status == 400
 
 
@@ -426,19 +438,19 @@ async def test_one_device_has_one_seat(hall: Hall) -> None:
     await second.ping()
     assert len(hall.house.media.peers) == 1
     joining = [await hall.token(AVA) for _ in range(50)]
-    sockets = await asyncio.gather(*(hall.http.ws_connect(hall.join_url(each)) for each in joining))
+    sockets = await asyncio.gather(*(hall.connect(hall.join_url(each)) for each in joining))
     last, _ = await hall.call(AVA)
     await last.ping()
     assert len(hall.house.stage()._seats.of([AVA])) == 1
     assert len(hall.house.media.peers) == 1
-    await asyncio.gather(*(each.close() for each in sockets))
+    await hang_up(sockets)
     await last.ping()
 
 
 async def test_one_person_has_few_devices(hall: Hall) -> None:
     clients = [(await hall.call(AVA, f"D{number}"))[0] for number in range(5)]
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        await hall.http.ws_connect(hall.join_url(await hall.token(AVA, "D5")))
+        await hall.connect(hall.join_url(await hall.token(AVA, "D5")))
     assert refused.value.status == 429
     await hall.call(AVA, "D0")  # a device that is in may join anew
     await hall.call(BEN)

@@ -1,0 +1,127 @@
+"""An association after its handshake, without OpenSSL's object, against OpenSSL as the client."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import weakref
+
+from OpenSSL import SSL
+
+from bridge.media.dtls import Association, Identity, Settled
+
+CLOSE_NOTIFY_SIZE = 13 + 8 + 2 + 16
+IDENTITY, OTHER = Identity(), Identity()
+OTHER.context.set_cipher_list(b"ECDHE-ECDSA-AES256-GCM-SHA384")
+TRUSTED = frozenset(("sha-256", each.fingerprint) for each in (IDENTITY, OTHER))
+
+
+def fresh() -> Association:
+    return Association(IDENTITY, TRUSTED)
+
+
+def client(identity: Identity = IDENTITY) -> Association:
+    made = Association(identity, TRUSTED)
+    made._connection.set_connect_state()
+    with contextlib.suppress(SSL.WantReadError):
+        made._connection.do_handshake()
+    return made
+
+
+def shake_hands(ours: Association, theirs: Association, seen: list[bytes] | None = None) -> list[bytes]:
+    """Until we have the keys; our last flight is returned, not delivered. ``seen`` takes all of theirs."""
+    while True:
+        for datagram in theirs.outgoing():
+            ours.receive(datagram)
+            if seen is not None:
+                seen.append(datagram)
+        flight = list(ours.outgoing())
+        if ours.keys is not None:
+            return flight
+        assert flight, ours.failure
+        for datagram in flight:
+            theirs.receive(datagram)
+
+
+def settled_pair() -> tuple[Settled, Association]:
+    server, browser = fresh(), client()
+    for datagram in shake_hands(server, browser):
+        browser.receive(datagram)
+    settled = server.settled()
+    assert isinstance(settled, Settled)
+    assert settled.keys is not None
+    assert settled.keys == server.keys
+    assert settled.settled() is settled
+    return settled, browser
+
+
+def test_the_end_the_browser_tells_is_understood() -> None:
+    settled, browser = settled_pair()
+    browser.close()
+    (told,) = browser.outgoing()
+    for at in range(len(told)):
+        settled.receive(told[:at] + bytes((told[at] ^ 1,)) + told[at + 1 :])
+        settled.receive(told[:at])
+        assert not settled.closed, f"byte {at} was changed"
+    settled.receive(b"\x16\xfe\xfd" + bytes(10) + told)  # behind an empty record, as they may share a datagram
+    assert settled.closed
+    settled.close()
+    assert list(settled.outgoing()) == []
+
+
+def test_the_browser_understands_the_end_we_tell() -> None:
+    settled, browser = settled_pair()
+    settled.close()
+    settled.close()
+    (told,) = settled.outgoing()
+    assert len(told) == CLOSE_NOTIFY_SIZE
+    assert not browser.closed
+    browser.receive(told)
+    assert browser.closed
+    assert not browser.failure
+
+
+def test_a_last_flight_that_was_lost_is_sent_again() -> None:
+    """RFC 6347 §4.2.4: the browser repeats its own last flight until ours has come."""
+    server, browser = fresh(), client()
+    from_browser: list[bytes] = []
+    lost = shake_hands(server, browser, from_browser)
+    settled = server.settled()
+    assert list(settled.outgoing()) == []
+    for datagram in from_browser:
+        settled.receive(datagram)
+    assert list(settled.outgoing()) == lost
+    for datagram in lost:
+        browser.receive(datagram)
+    assert browser.keys is not None
+    settled.close()
+    for datagram in settled.outgoing():
+        browser.receive(datagram)
+    assert browser.closed
+
+
+def test_another_cipher_keeps_the_object_of_openssl() -> None:
+    server, browser = fresh(), client(OTHER)
+    for datagram in shake_hands(server, browser):
+        browser.receive(datagram)
+    assert server.settled() is server
+    server.close()
+    for datagram in server.outgoing():
+        browser.receive(datagram)
+    assert browser.closed
+
+
+def test_before_the_handshake_nothing_is_settled() -> None:
+    server = fresh()
+    assert server.settled() is server
+
+
+def test_nothing_of_openssl_is_held() -> None:
+    server, browser = fresh(), client()
+    shake_hands(server, browser)
+    connection = weakref.ref(server._connection)
+    settled = server.settled()
+    del server
+    gc.collect()
+    assert isinstance(settled, Settled)
+    assert connection() is None
