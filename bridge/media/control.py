@@ -5,7 +5,7 @@ of length, big endian, then one JSON object with its type under ``t``. The first
 the worker answers ``Started`` or ``Failed``. Every request carries an ``id`` and gets one ``Reply``.
 
     control → worker   Start · Join · Gate · Leave · CloseStage · Stream · GetStats
-    worker → control   Started · Failed · Reply · Connected · Gone · LevelsNow · Frames
+    worker → control   Started · Failed · Reply · Connected · Gone · Pressed · LevelsNow · Frames
 """
 
 from __future__ import annotations
@@ -189,6 +189,14 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
+class Pressed:
+    """A telephone's key went down: one of ``0123456789*#ABCD``."""
+
+    peer: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class LevelsNow:
     stage: str
     levels: Mapping[str, int] = field(default_factory=dict)  # JSON has no integer keys
@@ -204,7 +212,7 @@ class Frames:
 
 
 ToWorker = Start | Join | Gate | Leave | CloseStage | Stream | GetStats
-ToControl = Started | Failed | Reply | Connected | Gone | LevelsNow | Frames
+ToControl = Started | Failed | Reply | Connected | Gone | Pressed | LevelsNow | Frames
 Message = ToWorker | ToControl
 _TYPES: dict[str, Any] = {each.__name__: each for each in typing.get_args(Message)}
 

@@ -20,6 +20,7 @@ from bridge.media import rtp, sdp, stun
 from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.dtls import Association, Identity, Keys, Settled
 from bridge.media.fanout import TICK_MS, Sender
+from bridge.media.keypad import Keypad
 from bridge.media.reports import Reports
 from bridge.media.sdp import Offer, Ours
 from bridge.media.stun import Address
@@ -59,6 +60,9 @@ class Hub(Protocol):
 
     def may_sound(self, peer: Peer) -> None:
         """The peer's gate is open: ask its voice at each tick, until it is shut and has faded."""
+
+    def pressed(self, peer: Peer, key: str) -> None:
+        """A telephone's key went down."""
 
     def moved(self, path: str) -> None:
         """A peer that was connected by the other path now is by this one, "udp" or "tcp"."""
@@ -111,6 +115,7 @@ class Peer:
         self._held: deque[bytes] = deque(maxlen=_MAX_HELD)
         self._reports = Reports(self.sender.ssrc, name, now)
         self._reporters: tuple[int, ...] = ()
+        self._keypad = Keypad()
         self._source, self._source_at = 0, 0.0
         self._counts = dict.fromkeys(("packets_in", "bytes_in", "gated", "ignored", "refused"), 0)
         hub.ufrag_of(self._current.local_ufrag, self)
@@ -343,11 +348,17 @@ class Peer:
 
     def _on_packet(self, packet: rtp.Packet, now: float) -> None:
         self._reports.count(packet.ssrc, packet.sequence, packet.timestamp, now)
+        if packet.payload_type in self._offer.events:  # no sound, and also for those who are not heard
+            self._counts["ignored"] += 1
+            key = self._keypad.take(packet.timestamp, packet.payload, now)
+            if key is not None:
+                self.hub.pressed(self, key)
+            return
         if not self.speak:  # THE GATE
             self._counts["gated"] += 1
             return
         if packet.payload_type != self._offer.payload_type or not packet.payload:
-            self._counts["ignored"] += 1  # telephone-event, comfort noise, padding for bandwidth probes
+            self._counts["ignored"] += 1  # comfort noise, padding for bandwidth probes
             return
         if packet.ssrc != self._source:
             if self._source and now - self._source_at < _SOURCE_SWITCH_S:

@@ -22,6 +22,7 @@ MAX_OFFER = 64 * 1024
 _MAX_SECTIONS = 64
 _MAX_LINES = 4000
 _ANSWERED_EXTENSIONS = (rtp.AUDIO_LEVEL, rtp.CSRC_AUDIO_LEVEL, rtp.MID)
+_EVENTS = ("telephone-event/48000", "telephone-event/8000")
 _DIRECTIONS = {"sendrecv": "sendrecv", "recvonly": "sendonly", "sendonly": "recvonly", "inactive": "inactive"}
 _FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){31,63}\Z")
 _MEDIA = re.compile(r"(?P<kind>[a-z]+) (?P<port>\d+)(/\d+)? (?P<profile>[A-Z/]+) (?P<formats>\S+( \S+)*)\Z")
@@ -69,6 +70,7 @@ class Offer:
     voice: int  # which section brings theirs; the same where one does both, or none
     sections: Sequence[Section]
     bundled: Sequence[str]  # mids
+    events: frozenset[int] = frozenset()  # payload types of a telephone's keys (RFC 4733)
 
     def extension(self, uri: str) -> int:
         """The id of a header extension, 0 where it was not offered."""
@@ -108,6 +110,7 @@ def parse(text: object) -> Offer:
         voice=number if voice is None or sections[voice].mid not in bundled else voice,
         sections=sections,
         bundled=bundled,
+        events=_events(sections[number if voice is None else voice]),
     )
 
 
@@ -187,6 +190,12 @@ def _opus(audio: Section) -> int:
         if kind is not None and usable and number in audio.formats and codec.strip().lower() == "opus/48000/2":
             return kind
     raise BadInput("offer a=rtpmap", audio.attributes.get("rtpmap", [None])[0], "offer opus/48000/2 (RFC 7587)")
+
+
+def _events(audio: Section) -> frozenset[int]:
+    named = (value.lower().split(" ", 1) for value in audio.attributes.get("rtpmap", []) if " " in value)
+    kinds = (_number(number, 127) for number, name in named if name.strip() in _EVENTS and number in audio.formats)
+    return frozenset(kind for kind in kinds if kind is not None)
 
 
 def _max_ptime(value: str | None) -> int:
@@ -285,13 +294,15 @@ def _opus_section(offer: Offer, ours: Ours, section: Section, direction: str) ->
     for uri, (number, offered) in _extensions(section).items():
         mine = {"sendonly": "/recvonly", "recvonly": "/sendonly", "inactive": "/inactive"}.get(offered, "")
         extensions.append(f"a=extmap:{number}{mine} {uri}")
+    keys = sorted(offer.events & _events(section))  # clients send keys by the clock rate of the codec in use, or 8000
     return [
-        *_head(ours, section, str(opus)),
+        *_head(ours, section, " ".join(map(str, (opus, *keys)))),
         *_transport(offer, ours),
         *extensions,
         f"a={direction}",
         f"a=rtpmap:{opus} opus/48000/2",
         f"a=fmtp:{opus} minptime=10;useinbandfec=1;usedtx=1",
+        *(f"a=rtpmap:{each}" for each in section.attributes.get("rtpmap", []) if each.split(" ")[0] in map(str, keys)),
     ]
 
 

@@ -37,6 +37,7 @@ from bridge.media.control import (
     Leave,
     LevelsNow,
     Message,
+    Pressed,
     Reply,
     Start,
     Started,
@@ -264,6 +265,9 @@ class Worker:
         self._stages[peer.stage].fan_out.connect(peer.sender, keys)
         self._emit(Connected(peer.name))
 
+    def pressed(self, peer: Peer, key: str) -> None:
+        self._emit(Pressed(peer.name, key))
+
     def moved(self, path: str) -> None:
         self._moved[path] += 1
 
@@ -409,7 +413,7 @@ async def serve(control: socket.socket) -> int:
         return writer.transport.get_write_buffer_size() <= _MAX_PENDING_OUT
 
     def emit(message: Message) -> None:
-        if isinstance(message, LevelsNow) and not has_room():
+        if isinstance(message, LevelsNow | Pressed) and not has_room():
             return
         writer.write(encode(message))
 

@@ -33,6 +33,7 @@ from bridge.media.control import (
     Leave,
     LevelsNow,
     Message,
+    Pressed,
     Reply,
     Start,
     Started,
@@ -63,6 +64,8 @@ class Listener(Protocol):
     def peer_connected(self, peer: PeerId) -> None: ...
 
     def peer_gone(self, peer: PeerId, reason: str) -> None: ...
+
+    def peer_pressed(self, peer: PeerId, key: str) -> None: ...
 
     def levels(self, stage: StageId, levels: Mapping[int, int]) -> None: ...
 
@@ -235,6 +238,8 @@ class Workers:
             case Gone():
                 if self._peers.pop(PeerId(message.peer), None) is not None:
                     self._tell(self._listener.peer_gone, PeerId(message.peer), message.reason)
+            case Pressed():
+                self._tell(self._listener.peer_pressed, PeerId(message.peer), message.key)
             case LevelsNow():
                 levels = {int(csrc): level for csrc, level in message.levels.items()}
                 self._tell(self._listener.levels, StageId(message.stage), levels)

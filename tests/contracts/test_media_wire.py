@@ -379,6 +379,28 @@ async def test_one_source_at_a_time_and_few_in_all(relay: tuple[Workers, Witness
     assert seen.refused == 0
 
 
+async def test_keys_of_a_telephone_are_told_whoever_may_speak(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    """telephone-event (RFC 4733) is answered where it was offered, told once a press, and never sound."""
+    workers, witness = relay
+    answer = await workers.join(STAGE, PeerId("raw"), "raw", raw.offer, hear=True, speak=False)
+    raw.take(answer.sdp)
+    assert "a=rtpmap:110 telephone-event/48000\r\n" in answer.sdp
+    await raw.check()
+    await raw.handshake()
+    for event in (1, 11):
+        at = raw.timestamp
+        for number in range(8):
+            raw.timestamp = at
+            raw.send(raw.protect(bytes([event, 0x80 * (number > 4) | 10, 0, 160]), payload_type=110))
+        raw.timestamp = at + 9_600 & 0xFFFF_FFFF
+    await witness.until(lambda: ("pressed", "raw", "#") in witness.told, "the second key")
+    assert [each for each in witness.told if each[0] == "pressed"] == [("pressed", "raw", "1"), ("pressed", "raw", "#")]
+    await workers.gate(PeerId("raw"), hear=True, speak=True)
+    raw.send(raw.protect(bytes([2, 10, 0, 160]), payload_type=110))
+    await witness.until(lambda: ("pressed", "raw", "2") in witness.told, "a key of who may speak")
+    assert (await workers.stats()).peers[PeerId("raw")].decoded == 0
+
+
 async def test_listeners_get_sixty_milliseconds_and_speakers_twenty(
     relay: tuple[Workers, Witness], raw: RawPeer
 ) -> None:

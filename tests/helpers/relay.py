@@ -33,6 +33,9 @@ class Witness:
     def peer_gone(self, peer: PeerId, reason: str) -> None:
         self._note("gone", peer, reason)
 
+    def peer_pressed(self, peer: PeerId, key: str) -> None:
+        self._note("pressed", peer, key)
+
     def levels(self, stage: StageId, levels: Mapping[int, int]) -> None:
         self.levels_told.append((asyncio.get_running_loop().time(), stage, levels))
         self._changed.set()

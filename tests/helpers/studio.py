@@ -37,6 +37,8 @@ class _Ears:
         if self.rooms is not None:
             self.rooms.peer_gone(peer, reason)
 
+    def peer_pressed(self, peer: PeerId, key: str) -> None: ...
+
     def levels(self, stage: StageId, levels: Mapping[int, int]) -> None: ...
 
 

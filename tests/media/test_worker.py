@@ -121,6 +121,7 @@ from bridge.media.workers import Workers
 class Nobody:
     def peer_connected(self, peer): pass
     def peer_gone(self, peer, reason): pass
+    def peer_pressed(self, peer, key): pass
     def levels(self, stage, levels): pass
 async def main():
     workers = Workers(WorkerSettings(), Nobody())
