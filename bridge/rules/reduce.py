@@ -163,7 +163,7 @@ def _follow_up(before: StageState, state: StageState, now: int) -> Step:
         state = replace(state, hands=tuple(hand for hand in state.hands if hand.user not in over))
         state, more = hands.queue_changed(state)
         effects += more
-    stale = {u for u in state.invitations if state.room.place(u) == "stage" or not state.room.may_be_here(u)}
+    stale = {u for u in state.invitations if state.stays_up(u) or not state.room.may_be_here(u)}
     if stale:
         state = replace(state, invitations={u: by for u, by in state.invitations.items() if u not in stale})
         effects.append(Keep())

@@ -131,7 +131,7 @@ def _invite(state: StageState, ask: Asked, now: int) -> Step:
     if state.hand_of(target):
         state, effects = _bring_up(state, ask, now)
         return state, [*effects, Answer(ask.ref, ok=True, text="done-bring-up", args=_names(state, ask))]
-    if state.room.place(target) == "stage":
+    if state.stays_up(target):
         return state, []
     state = replace(state, invitations={**state.invitations, target: ask.actor})
     return state, [Keep(), Tell(target, "invited", ask.actor, by_chat=True)]

@@ -142,6 +142,10 @@ class StageState:
     def is_cut(self, user: UserId, *kinds: CutKind) -> bool:
         return any(cut.user == user and cut.kind in kinds for cut in self.cuts.values())
 
+    def stays_up(self, user: UserId) -> bool:
+        """On stage as the room has it, and nobody is moving this person down just now."""
+        return self.room.place(user) == "stage" and not self.is_cut(user, "to_audience")
+
     def may_hear(self, user: UserId | None) -> bool:
         """``None`` is a guest."""
         if not self.live:

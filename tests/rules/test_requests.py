@@ -307,6 +307,16 @@ def test_inviting_whose_hand_is_up_brings_them_up_and_who_is_up_needs_none() -> 
     assert not seen.state.invitations
 
 
+def test_who_was_just_moved_down_can_be_invited_back_before_the_room_says_so() -> None:
+    room = hall()
+    seen = watch(room)
+    seen.ask(MOD, "to_audience", AVA)
+    assert the(Tell, seen.ask(MOD, "invite", AVA)).user == AVA
+    seen.learn(room, room.member(CYD, "leave"))
+    assert seen.state.invitations == {AVA: MOD}
+    assert writes(seen.ask(AVA, "accept", via="web"))[0].content["role"] == "speaker"
+
+
 @pytest.mark.parametrize("how", ["up", "gone"])
 def test_an_invitation_ends_with_its_person_on_stage_or_gone(how: str) -> None:
     room = hall()
