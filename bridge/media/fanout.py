@@ -30,7 +30,7 @@ import pylibsrtp
 
 from bridge.media import opus, rtp
 from bridge.media.dtls import Keys
-from bridge.media.mixer import QUIET, Frame, Output
+from bridge.media.mixer import QUIET, Frame, Output, mix_key
 from bridge.media.stun import Address
 
 FRAME = 960
@@ -42,7 +42,7 @@ MAX_JOINED = 1088
 KEEP_ALIVE_TICKS = 45
 """0.9 s: in silence a listener gets a packet at least each second, and takes 3 s of nothing for a broken path."""
 _SPREAD = 9  # … some of them a little earlier, so that keep-alives do not come all in one tick
-_QUIET, _SHARED = 0, 1  # streams of a stage; the others are those of owners who talk
+_QUIET, _SHARED = 0, 1  # streams of a stage; the others are those without owners who talk
 
 Send = Callable[[bytes, Address], object]
 
@@ -80,6 +80,7 @@ class Sender(ctypes.Structure):
         """``seat``: any number; those that follow one another get different phases."""
         super().__init__()
         self.owner = owner
+        self.left_out: frozenset[str] = frozenset()  # owners that it does not hear, beside its own
         self.srtp: pylibsrtp.Session | None = None
         self.ssrc = secrets.randbits(32) or 1
         self.index = secrets.randbits(15)  # below 2^15: libsrtp must not guess a wrong rollover at the start
@@ -203,6 +204,9 @@ class Stage(Protocol):
     def connect(self, sender: Sender, keys: Keys) -> None:
         """The sender has its keys (and ``srtp``, made of the same): from here on it is served."""
 
+    def leave_out(self, sender: Sender, owners: frozenset[str]) -> None:
+        """From the next packet on it hears the mix without these, as far as the mixer makes that (`Mixer.ears`)."""
+
     def remove(self, sender: Sender) -> None:
         """Harmless twice."""
 
@@ -249,15 +253,24 @@ class PythonStage:
         self._now = 0
         self._history: deque[tuple[int, Output]] = deque(maxlen=MAX_TICKS)
         self._served: dict[Sender, None] = {}  # connected, in the order in which they came
-        self._by_owner: dict[str, list[Sender]] = {}
-        self._streams: dict[str, int] = {}  # of owners with a frame of their own in the last three ticks
-        self._owners: dict[int, str] = {}
+        self._by_owner: dict[str, list[Sender]] = {}  # those who leave nobody out
+        self._choosy: dict[Sender, None] = {}  # those who do
+        self._streams: dict[str, int] = {}  # by mix_key: of frames without somebody in the last three ticks
+        self._keys: dict[int, str] = {}
         self._cut: dict[tuple[int, int], list[Piece]] = {}
         self._tails: dict[tuple[int, int, int], bytes] = {}
 
     def add(self, sender: Sender) -> None:
-        self._by_owner.setdefault(sender.owner, []).append(sender)
-        sender.listen_to(self._streams.get(sender.owner, _SHARED))
+        if sender.left_out:
+            self._choosy[sender] = None
+        else:
+            self._by_owner.setdefault(sender.owner, []).append(sender)
+        sender.listen_to(self._stream_of(sender))
+
+    def leave_out(self, sender: Sender, owners: frozenset[str]) -> None:
+        self._forget(sender)
+        sender.left_out = owners
+        self.add(sender)
 
     def connect(self, sender: Sender, keys: Keys) -> None:
         sender.done = self._now
@@ -265,6 +278,10 @@ class PythonStage:
 
     def remove(self, sender: Sender) -> None:
         self._served.pop(sender, None)
+        self._forget(sender)
+
+    def _forget(self, sender: Sender) -> None:
+        self._choosy.pop(sender, None)
         of_owner = self._by_owner.get(sender.owner, [])
         if sender in of_owner:
             of_owner.remove(sender)
@@ -276,30 +293,40 @@ class PythonStage:
         self._serve(tick)
 
     def _remember(self, output: Output, tick: int) -> None:
-        """Owners who talk have a stream of their own until three ticks after their last own frame."""
+        """What is mixed without somebody has a stream until three ticks after its last frame."""
         self._now = tick
         self._history.append((tick, output))
         self._cut.clear()
         self._tails.clear()
         if not output.own and not self._streams:
             return
-        wanted = {owner for at, each in self._history if tick - at < MAX_TICKS for owner in each.own}
-        for owner in self._streams.keys() - wanted:
-            del self._owners[self._streams.pop(owner)]
-            self._move(owner, _SHARED)
-        for owner in wanted - self._streams.keys():
-            stream = next(each for each in range(_SHARED + 1, 1 << 16) if each not in self._owners)
-            self._streams[owner], self._owners[stream] = stream, owner
-            self._move(owner, stream)
+        wanted = {key for at, each in self._history if tick - at < MAX_TICKS for key in each.own}
+        changed = wanted ^ self._streams.keys()
+        if not changed:
+            return
+        for key in self._streams.keys() - wanted:
+            del self._keys[self._streams.pop(key)]
+        for key in wanted - self._streams.keys():
+            stream = next(each for each in range(_SHARED + 1, 1 << 16) if each not in self._keys)
+            self._streams[key], self._keys[stream] = stream, key
+        for key in changed:
+            for sender in self._by_owner.get(key, ()):
+                sender.listen_to(self._stream_of(sender))
+        for sender in self._choosy:
+            sender.listen_to(self._stream_of(sender))
 
-    def _move(self, owner: str, stream: int) -> None:
-        for sender in self._by_owner.get(owner, ()):
-            sender.listen_to(stream)
+    def _stream_of(self, sender: Sender) -> int:
+        """Where there is no mix without all whom it should not hear, the one without itself comes first."""
+        if not sender.left_out:
+            return self._streams.get(sender.owner, _SHARED)
+        without = (sender.left_out | {sender.owner}) & self._streams.keys()
+        keys = (mix_key(without), sender.owner, *sorted(without))
+        return next((self._streams[key] for key in keys if key in self._streams), _SHARED)
 
     def _frame(self, stream: int, output: Output) -> Frame:
         if stream == _QUIET:
             return QUIET
-        return output.shared if stream == _SHARED else output.own.get(self._owners[stream], output.shared)
+        return output.shared if stream == _SHARED else output.without(self._keys[stream])
 
     def _serve(self, tick: int) -> None:
         for sender in self._served:

@@ -117,7 +117,7 @@ class NativeStage(PythonStage):
         self._stream_size = int(library.eyvan_stream_size())
         self._block = ctypes.create_string_buffer(_ROOM * self._stream_size)
         self._block_at = ctypes.addressof(self._block)
-        self._told: dict[int, str] = {}  # streams whose last tick is in the block, and whose they are
+        self._told: dict[int, str] = {}  # streams whose last tick is in the block, and their keys
 
     def connect(self, sender: Sender, keys: Keys) -> None:
         if "GCM" not in keys.profile.name:
@@ -159,13 +159,13 @@ class NativeStage(PythonStage):
 
     def _tell(self, output: Output, tick: int) -> None:
         """This tick's frame of each stream; all three ticks' of one that is new."""
-        streams = {0: "", 1: "", **self._owners}
-        for stream, owner in streams.items():
+        streams = {0: "", 1: "", **self._keys}
+        for stream, key in streams.items():
             if stream * self._stream_size >= len(self._block):
                 larger = ctypes.create_string_buffer(2 * stream * self._stream_size)
                 ctypes.memmove(larger, self._block, len(self._block))
                 self._block, self._block_at = larger, ctypes.addressof(larger)
-            if self._told.get(stream) == owner:
+            if self._told.get(stream) == key:
                 self._say(stream, self._frame(stream, output), tick)
             else:
                 for at, each in self._history:

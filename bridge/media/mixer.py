@@ -10,7 +10,6 @@ were fed the same samples.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -120,17 +119,17 @@ class _Stream:
         return Frame(payload, tuple((voice.csrc, voice.level) for voice in loudest), level)
 
 
+_SEPARATOR = "\n"
+
+
 def mix_key(without: Iterable[str]) -> str:
     """The name of the mix without these owners, in `Output.own`; that of one owner is the owner's."""
     return _SEPARATOR.join(sorted(without))
 
 
-def owners_of(key: str) -> frozenset[str]:
-    """The inverse of `mix_key`."""
-    return frozenset(key.split(_SEPARATOR))
-
-
-_SEPARATOR = "\n"
+def is_of_one(key: str) -> bool:
+    """Whether a `mix_key` is that of a single owner."""
+    return _SEPARATOR not in key
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +139,13 @@ class Output:
 
     shared: Frame
     own: Mapping[str, Frame]
+
+    def without(self, key: str) -> Frame:
+        """The frame without those owners, of whom not all need talk."""
+        found = self.own.get(key)
+        if found is None and not is_of_one(key):
+            found = self.own.get(mix_key(self.own.keys() & set(key.split(_SEPARATOR))))
+        return found or self.shared
 
 
 class Mixer:
@@ -153,7 +159,7 @@ class Mixer:
         self._shared = _Stream(self._format)
         self._own: dict[str, _Stream] = {}  # by mix_key
         self._talking: dict[str, int] = {}  # owners → ticks since they were last heard
-        self._ears: Counter[frozenset[str]] = Counter()  # who somebody does not hear, where that is not just oneself
+        self._ears: frozenset[frozenset[str]] = frozenset()
         self._is_chosen = True
         self._levels_in = 0
         self._levels_sent = False
@@ -184,12 +190,14 @@ class Mixer:
         """Of the frames that voices give in the next tick."""
         return self._format.channels
 
-    def listen(self, without: frozenset[str], change: int) -> None:
-        """Somebody listens (+1), or does not any more (-1), who hears none of these owners: oneself, those left out."""
-        self._ears[without] += change
-        if self._ears[without] <= 0:
-            del self._ears[without]
-        self._is_chosen = False
+    @property
+    def ears(self) -> frozenset[frozenset[str]]:
+        """Whom somebody does not hear: those left out, and oneself if one may speak. Only who leaves out is told of."""
+        return self._ears
+
+    @ears.setter
+    def ears(self, ears: frozenset[frozenset[str]]) -> None:
+        self._ears, self._is_chosen = ears, False
 
     def tick(self, voices: Iterable[Voice], now: float) -> Output:
         """Mix and encode the next 20 ms."""
@@ -246,8 +254,8 @@ class Mixer:
             return
         self._is_chosen = True
         wanted = {mix_key((owner,)): frozenset((owner,)) for owner in self._talking}
-        most = len(wanted) + len(wanted) + MAX_LEFT_OUT_MIXES
-        for ear in self._ears:
+        most = 2 * len(wanted) + MAX_LEFT_OUT_MIXES
+        for ear in sorted(self._ears, key=sorted):
             without = ear & self._talking.keys()
             if len(without) > 1 and len(wanted) < most:
                 wanted[mix_key(without)] = without

@@ -23,7 +23,7 @@ from bridge.media.control import WorkerSettings
 from bridge.media.dtls import PROFILES, Keys
 from bridge.media.fanout import KEEP_ALIVE_TICKS, Engine, PythonEngine, Sender, Stage, pieces
 from bridge.media.fanout_native import NativeEngine, NotThere
-from bridge.media.mixer import QUIET, Frame, Output
+from bridge.media.mixer import QUIET, Frame, Output, mix_key
 from bridge.media.opus import FRAME, Samples
 from bridge.media.udp import Port
 from bridge.media.worker import Worker
@@ -165,7 +165,7 @@ def random_frame(chance: random.Random) -> Frame:
     if chance.random() < 0.15:
         return QUIET
     size = chance.choice((1, 2, 60, 60, 60, 120, 251, 252, 253, 254, 255, 256, 257, 400, 600, 1100))
-    toc = chance.choice((0x78, 0x78, 0x78, 0x78, 0xF8, 0x79))
+    toc = chance.choice((0x78, 0x78, 0x78, 0x78, 0xF8, 0xFC, 0x79))
     csrcs = tuple((chance.randrange(1, 1 << 32), chance.randrange(128)) for _ in range(chance.choice((0, 1, 2, 15))))
     return Frame(bytes((toc,)) + chance.randbytes(size), csrcs, chance.randrange(128))
 
@@ -183,7 +183,7 @@ def random_history(seed: int, ears: list[Ear], stage: Stage) -> list[list[bytes]
     for _ in range(300):
         tick += chance.choice((1,) * 30 + (2, 3, 7))
         ear = chance.choice(ears)
-        match chance.randrange(12):
+        match chance.randrange(13):
             case 0:
                 ear.sender.hear = not ear.sender.hear
             case 1:
@@ -194,6 +194,8 @@ def random_history(seed: int, ears: list[Ear], stage: Stage) -> list[list[bytes]
                 talking ^= {chance.choice(owners)}
             case 4:
                 ear.sender.wanted = not ear.sender.wanted
+            case 6 if ear in inside:
+                stage.leave_out(ear.sender, frozenset(chance.sample(owners, chance.randrange(3))))
             case 5 if ear in inside:
                 stage.remove(ear.sender)
                 inside.discard(ear)
@@ -201,7 +203,8 @@ def random_history(seed: int, ears: list[Ear], stage: Stage) -> list[list[bytes]
                 stage.add(ear.sender)
                 stage.connect(ear.sender, ear.keys)
                 inside.add(ear)
-        stage.tick(Output(random_frame(chance), {owner: random_frame(chance) for owner in sorted(talking)}), tick)
+        keys = sorted(talking) + [mix_key(pair) for pair in itertools.combinations(sorted(talking), 2)][:9]
+        stage.tick(Output(random_frame(chance), {key: random_frame(chance) for key in keys}), tick)
         for number, each in enumerate(ears):
             got[number] += each.datagrams()
     return got
@@ -373,6 +376,40 @@ def test_frames_of_the_own_mix_from_the_first_to_the_last(hall: Hall) -> None:
 
 
 # -- silence --------------------------------------------------------------------------------------
+
+
+def test_who_leaves_somebody_out_hears_the_mix_without_them(hall: Hall) -> None:
+    """Frame for frame while they begin and stop; who talks oneself is left out too. Numbers: 1 for ava, 2 for ben …"""
+    ben_out, both_out, ava = Ear("dara", ticks=3), Ear("eve", ticks=1), Ear("ava", ticks=1)
+    hall.enter(ben_out, both_out, ava)
+    hall.stage.leave_out(ben_out.sender, frozenset({"ben"}))
+    hall.stage.leave_out(both_out.sender, frozenset({"ava", "ben", "nobody"}))
+    hall.stage.leave_out(ava.sender, frozenset({"ben"}))
+    talks = ["", "a", "a", "ab", "ab", "b", "b", "", "ab", "ab", "ab", *[""] * 7]
+    for number, who in enumerate(talks, 1):
+        names = {"a": ("ava",), "b": ("ben",), "ab": ("ava", "ben", mix_key(("ava", "ben")))}.get(who, ())
+        values = {"ava": 1, "ben": 2, mix_key(("ava", "ben")): 3}
+        own = {name: numbered(100 * number + values[name]) for name in names}
+        hall.play(Output(numbered(100 * number), own))
+    for ear, without in ((ben_out, "b"), (both_out, "ab"), (ava, "ab")):
+        heard = [number for packet in ear.packets for number in numbers_in(packet.payload)]
+        value = {"": 0, "a": 1, "b": 2, "ab": 3}
+        expected = [100 * n + value["".join(sorted(set(who) & set(without)))] for n, who in enumerate(talks, 1)]
+        assert heard == expected[: len(heard)], ear.sender.owner
+        assert len(heard) >= len(talks) - 2
+    hall.stage.leave_out(both_out.sender, frozenset())
+    hall.play(Output(numbered(7), {"ava": numbered(8)}))
+    assert numbers_in(both_out.packets[-1].payload) == [7]
+
+
+def test_without_a_mix_for_it_one_hears_the_one_without_oneself(hall: Hall) -> None:
+    """The mixer makes a bounded number of them."""
+    talker, listener = Ear("ava", ticks=1), Ear("eve", ticks=1)
+    hall.enter(talker, listener)
+    for ear in (talker, listener):
+        hall.stage.leave_out(ear.sender, frozenset({"ben", "cem"}))
+    hall.play(Output(numbered(1), {"ava": numbered(2), "ben": numbered(3), "cem": numbered(4)}))
+    assert [numbers_in(each.packets[-1].payload) for each in (talker, listener)] == [[2], [3]]
 
 
 def test_silence_costs_a_keep_alive_and_the_first_frame_is_whole(hall: Hall) -> None:

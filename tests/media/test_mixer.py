@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridge.media import opus
 from bridge.media.limiter import Limiter
-from bridge.media.mixer import QUIET, Frame, Mixer, Output
+from bridge.media.mixer import MAX_LEFT_OUT_MIXES, QUIET, Frame, Mixer, Output, mix_key
 from bridge.media.opus import FRAME, Samples
 from bridge.media.voice import SILENCE, Voice, dbov
 from tests.helpers.loud import lufs, speech
@@ -65,7 +65,7 @@ class Stage:
                 each.send(self.tick)
             output = self.mixer.tick([each.voice for each in self.talkers], self.tick * 0.02 + 0.013)
             for ear in ears:
-                frame = output.own.get(ear, output.shared)
+                frame = output.without(ear)
                 decoder = self.decoders.setdefault(ear, opus.Decoder())
                 samples = decoder.decode(frame.payload).copy() if frame.sounding else np.zeros(FRAME, np.float32)
                 self.heard.setdefault(ear, []).append(samples)
@@ -135,6 +135,68 @@ def test_moving_to_an_own_encoder_and_back_does_not_click() -> None:
     assert worst_step(stage.last("ava", 215)) < steady + 6
     assert level_at(stage.last("ava", 200), 660) < -60
     assert level_at(stage.last("ava", 50), 440) == pytest.approx(TONE, abs=1)
+
+
+def ears(*sets: str) -> frozenset[frozenset[str]]:
+    """Whom somebody does not hear, written as "ava ben"."""
+    return frozenset(frozenset(each.split()) for each in sets)
+
+
+def test_whom_one_leaves_out_is_not_heard() -> None:
+    stage = Stage(Talker("ava", 1, 440), Talker("ben", 2, 660), Talker("cem", 3, 880))
+    stage.mixer.ears = ears("ben", "ava ben")
+    both = mix_key({"ben", "ava"})
+    output = stage.run(100, ("", "ben", both))
+    assert output.own.keys() == {"ava", "ben", "cem", both}
+    assert [csrc for csrc, _ in output.own[both].csrcs] == [3]
+    for ear, heard in ((both, {880}), ("ben", {440, 880}), ("", {440, 660, 880})):
+        for hz in (440, 660, 880):
+            level = level_at(stage.last(ear, 50), hz)
+            assert level > TONE - 3 if hz in heard else level < -60, (ear, hz)
+
+
+def test_leaving_one_out_needs_no_encode_of_its_own() -> None:
+    """It is the one that this person hears; and all who leave out the same two share one."""
+    stage = Stage(Talker("ava", 1, 440), Talker("ben", 2, 660), Talker("cem", 3, 880))
+    stage.mixer.ears = ears("ben", "cem")
+    stage.run(20)
+    before = stage.mixer.encodes
+    stage.run(10)
+    assert stage.mixer.encodes - before == 40
+    stage.mixer.ears = ears("ben", "cem", "ava ben", "ava ben dara", "ava ben eve")
+    stage.run(20)
+    before = stage.mixer.encodes
+    stage.run(10)
+    assert stage.mixer.encodes - before == 50
+
+
+def test_mixes_that_leave_out_are_bounded() -> None:
+    talkers = [Talker(f"o{n}", n + 1, 300 + 100 * n) for n in range(8)]
+    stage = Stage(*talkers)
+    stage.mixer.ears = ears(*(f"o{a} o{b}" for a, b in itertools.combinations(range(8), 2)))  # 28
+    output = stage.run(10)
+    assert len(output.own) == 8 + 8 + MAX_LEFT_OUT_MIXES
+    stage.mixer.ears = frozenset()
+    assert stage.run(1).own.keys() == {f"o{n}" for n in range(8)}
+
+
+def test_mixes_that_come_and_go_do_not_click() -> None:
+    """Whoever leaves out two of three hears the third one evenly while those begin and end."""
+    ava, ben, cem = Talker("ava", 1, 660), Talker("ben", 2, 880), Talker("cem", 3, 440)
+    stage, ear = Stage(ava, ben, cem), mix_key({"ava", "ben"})
+    stage.mixer.ears = ears("ava ben")
+    ava.mute = ben.mute = True
+    stage.run(60, (ear,))
+    steady = worst_step(stage.last(ear, 40))
+    for ava.mute, ben.mute in ((False, True), (False, False), (True, False), (True, True), (False, False)):
+        output = stage.run(120, (ear,))
+        assert (ear in output.own) is (not ava.mute and not ben.mute)
+    heard = stage.last(ear, 620)
+    assert worst_step(heard) < steady + 6
+    for hz in (660, 880):
+        assert level_at(heard, hz) < -60
+    levels = [rms_dbfs(heard[at : at + FRAME]) for at in range(0, len(heard), FRAME)]
+    assert max(levels) - min(levels) < 1
 
 
 def test_silence_costs_nothing_and_ends_within_a_frame() -> None:
