@@ -51,7 +51,8 @@ generate: .venv/.installed ## Write the generated files again
 page: $(STATIC)/.built ## Build the page, where its sources changed
 
 .PHONY: bench
-bench: .venv/.installed ## Measure: fan-out, join, mix, gate; prints ratios
+bench: .venv/.installed ## Measure beside peers, at most 20 minutes; ARGS="--quick": at most 3
+	@tools/prerequisites.sh packages bench
 	@exec $(PY) -m bench $(ARGS)
 
 .PHONY: fuzz

@@ -14,12 +14,13 @@ from OpenSSL import SSL
 from bridge.media import rtp, stun
 from bridge.media.dtls import Association, Identity, Keys
 
-_OFFER = """v=0\r
+_SESSION = """v=0\r
 o=- {session} 2 IN IP4 127.0.0.1\r
 s=-\r
 t=0 0\r
-a=group:BUNDLE 0\r
-m=audio 9 UDP/TLS/RTP/SAVPF 111\r
+a=group:BUNDLE {mids}\r
+"""
+_SECTION = """m=audio 9 UDP/TLS/RTP/SAVPF 111\r
 c=IN IP4 0.0.0.0\r
 a=rtcp-mux\r
 a=rtcp:9 IN IP4 0.0.0.0\r
@@ -27,11 +28,12 @@ a=ice-ufrag:{ufrag}\r
 a=ice-pwd:{password}\r
 a=fingerprint:sha-256 {fingerprint}\r
 a=setup:{setup}\r
-a=mid:0\r
+a=mid:{mid}\r
 a={direction}\r
 a=rtpmap:111 opus/48000/2\r
 a=fmtp:111 minptime=10;useinbandfec=1\r
-a=ssrc:{ssrc} cname:bench\r
+"""
+_SOURCE = """a=ssrc:{ssrc} cname:bench\r
 a=ssrc:{ssrc} msid:bench bench\r
 a=msid:bench bench\r
 """
@@ -42,8 +44,10 @@ _PATIENCE_S = 30.0
 class Client:
     """Owns its socket; ``close`` closes it. Not thread-safe."""
 
-    def __init__(self, identity: Identity, host: str, *, talks: bool = False, setup: str = "actpass") -> None:
-        """``host``: our address. ``setup``: the DTLS role we offer."""
+    def __init__(
+        self, identity: Identity, host: str, *, talks: bool = False, setup: str = "actpass", sections: int = 1
+    ) -> None:
+        """``host``: our address. ``setup``: the DTLS role we offer. ``sections``: tracks we offer to receive."""
         self._identity = identity
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
@@ -51,15 +55,18 @@ class Client:
         self.socket.bind((host, 0))
         self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(16)
         self.ssrc = secrets.randbits(31) + 1
-        self.offer = _OFFER.format(
-            session=secrets.randbits(48),
-            ufrag=self._ufrag,
-            password=self._password,
-            fingerprint=identity.fingerprint,
-            setup=setup,
-            ssrc=self.ssrc,
-            direction="sendrecv" if talks else "recvonly",
-        )
+        mids = " ".join(map(str, range(sections)))
+        self.offer = _SESSION.format(session=secrets.randbits(48), mids=mids)
+        for mid in range(sections):
+            self.offer += _SECTION.format(
+                ufrag=self._ufrag,
+                password=self._password,
+                fingerprint=identity.fingerprint,
+                setup=setup,
+                mid=mid,
+                direction="sendrecv" if talks else "recvonly",
+            )
+            self.offer += _SOURCE.format(ssrc=self.ssrc) if mid == 0 else ""
         self._keys: Keys | None = None
         self._serves = False
         self.remote_ssrc = 0

@@ -1,6 +1,6 @@
 """A process of the load: ``python -m bench.load`` with JSON lines on standard input and output.
 
-{"join": N, "host": …, "setup": …}   N listeners: an offer line for each, an answer line for each, then a summary
+{"join": N, "host", "setup", "sections"}  N listeners: an offer line for each, an answer line for each, a summary
 {"measure": seconds}                  drain for so long; counts, loss, lateness
 {"plain": N, "host": …}               N plain UDP sockets; their ports
 {"flood": [ports], …}                 the kernel's floor: datagrams to these ports; CPU used
@@ -50,10 +50,12 @@ class Load:
         self._upkeep: Upkeep | None = None
         self._answers: dict[int, asyncio.Future[str]] = {}
 
-    async def join(self, count: int, host: str, setup: str, reader: asyncio.StreamReader) -> dict[str, Any]:
+    async def join(
+        self, count: int, host: str, setup: str, sections: int, reader: asyncio.StreamReader
+    ) -> dict[str, Any]:
         """Join ``count`` more; joins per second are those of this process and the server together."""
         first = len(self.clients)
-        fresh = [Client(self._identity, host, setup=setup) for _ in range(count)]
+        fresh = [Client(self._identity, host, setup=setup, sections=sections) for _ in range(count)]
         self.clients += fresh
         waiting = iter(enumerate(fresh, first))
         answers = asyncio.create_task(self._read_answers(reader, count))
@@ -110,13 +112,14 @@ class Load:
         )
         self._round = (self._round + int(seconds // UPKEEP_S) + 1) % _ROUNDS
         packets = sum(each.packets for each in counts)
-        expected = sum(each.highest - each.first + 1 for each in counts if each.packets)
+        expected = sum(each.expected for each in counts)
         late = lateness(samples, taken)
         return {
             "packets": packets,
             "bytes": sum(each.bytes for each in counts),
             "loss": 1 - packets / expected if expected else 1.0,
             "silent": sum(not each.packets for each in counts),
+            "fewest_sources": min((each.sources for each in counts), default=0),
             "late_p50_ms": percentile(late, 50),
             "late_p99_ms": percentile(late, 99),
             "late_max_ms": percentile(late, 100),
@@ -144,7 +147,7 @@ class Load:
         while loop.time() < end:
             with contextlib.suppress(TimeoutError):
                 data = await asyncio.wait_for(loop.sock_recv(client.socket, 2048), 0.5)
-                if 128 <= data[0] <= 191 and not rtp.is_rtcp(data):
+                if 128 <= data[0] <= 191 and not rtp.is_rtcp(data) and rtp.ssrc_of(data) == client.remote_ssrc:
                     packet = rtp.parse(client.incoming.unprotect(data))
                     assert packet is not None
                     heard[packet.timestamp] = decoder.decode(packet.payload).copy()
@@ -187,11 +190,11 @@ def describe(heard: Mapping[int, opus.Samples]) -> dict[str, Any]:
 
 
 def lateness(samples: ctypes.Array[Sample], taken: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Milliseconds of each sampled packet behind the earliest one of its listener, on the RTP time line."""
-    rows = np.frombuffer(bytes(samples), dtype=[("at", "<i8"), ("listener", "<u4"), ("rtp", "<u4")])[: max(0, taken)]
+    """Milliseconds of each sampled packet behind the earliest one of its listener and source, on the RTP time line."""
+    rows = np.frombuffer(bytes(samples), dtype=[("at", "<i8"), ("flow", "<u4"), ("rtp", "<u4")])[: max(0, taken)]
     found = []
-    for listener in np.unique(rows["listener"]):
-        mine = rows[rows["listener"] == listener]
+    for flow in np.unique(rows["flow"]):
+        mine = rows[rows["flow"] == flow]
         media = (mine["rtp"] - mine["rtp"][0]).astype(np.int32).astype(np.float64) / 48  # ms, over the wrap
         arrival = (mine["at"] - mine["at"][0]) / 1e6
         found.append(arrival - media - (arrival - media).min())
@@ -231,8 +234,8 @@ async def main() -> None:
     awake = asyncio.create_task(_keep_up(load.joined))
     while line := await reader.readline():
         match json.loads(line):
-            case {"join": count, "host": host, "setup": setup}:
-                say(await load.join(count, host, setup, reader))
+            case {"join": count, "host": host, "setup": setup, "sections": sections}:
+                say(await load.join(count, host, setup, sections, reader))
             case {"measure": seconds}:
                 say(load.measure(seconds))
             case {"ear": seconds}:

@@ -26,6 +26,7 @@ class Row:
     server: str
     packet_ms: int
     listeners: int
+    talkers: int = 1
     us: float = 0.0
     us_per_packet: float = 0.0
     cpu_share: float = 0.0
@@ -74,9 +75,11 @@ async def child(*command: str) -> AsyncIterator[Child]:
         await started.close()
 
 
-async def join(load: Child, server: Server, count: int, host: str) -> dict[str, Any]:
-    """Hand offers and answers to and fro, several at a time, until all have joined."""
-    load.write({"join": count, "host": host, "setup": server.setup})
+async def join(load: Child, server: Server, count: int, host: str, tracks: int = 1) -> dict[str, Any]:
+    """Hand offers and answers to and fro, several at a time, until all have joined. ``tracks``: as many as talk; a
+    server that answers offers and does not mix wants a section for each."""
+    sections = tracks if server.wants_sections else 1
+    load.write({"join": count, "host": host, "setup": server.setup, "sections": sections})
     tasks: set[asyncio.Task[None]] = set()
 
     async def answer(number: int, offer: str) -> None:
@@ -88,51 +91,65 @@ async def join(load: Child, server: Server, count: int, host: str) -> dict[str, 
             assert isinstance(line, dict)
             if "offer" not in line:
                 return line
-            tasks = {each for each in tasks if not each.done()}
+            for each in [each for each in tasks if each.done()]:
+                tasks.remove(each)
+                await each  # raises what the server raised
             tasks.add(asyncio.create_task(answer(line["number"], line["offer"])))
     finally:
         await asyncio.gather(*tasks)
 
 
+@asynccontextmanager
+async def talkers(server: Server, host: str, count: int) -> AsyncIterator[Child]:
+    """So many people who talk, connected; a server that makes its own sound has none."""
+    setup = "plain" if server.plain_port else server.setup
+    number = str(count if server.needs_talker else 0)
+    async with child("bench.talker", host, setup, number) as started:
+        for _ in range(int(number)):
+            if server.plain_port:
+                started.write(server.plain_port)
+            else:
+                started.write(await server.answer(str(await started.read()), talks=True))
+            await started.read()
+        yield started
+
+
 async def measure(server: Server, row: Row, host: str, seconds: float, *, idle: bool = False) -> Row:
     """Fill ``row``. Raises what the server or a client raises when it cannot serve so many."""
-    await server.start()
+    row.more["settings"] = server.settings
     try:
-        async with child("bench.talker", host, server.setup) as talker, child("bench.load") as ear:
-            if server.needs_talker:
-                offer = await talker.read()
-                talker.write(await server.answer(str(offer), talks=True))
-                await talker.read()
-            await join(ear, server, 1, host)
+        await server.start()
+        async with talkers(server, host, row.talkers) as talker, child("bench.load") as ear:
+            await join(ear, server, 1, host, row.talkers)
             async with child("bench.load") as load:
                 if isinstance(server, Eyvan):
                     talker.write("mute")  # so that the CPU of joining is not that of sound
-                await _join_all(server, row, host, load)
+                await _join_all(server, row, host, load, seconds)
                 talker.write("talk")
                 await _with_listeners(server, row, seconds, load, ear)
                 if idle:
                     talker.write("mute")
-                    row.idle_us = (await _window(server, load, 2.0, row.listeners))[0]
-                    row.idle_us = (await _window(server, load, seconds, row.listeners))[0]
+                    row.idle_us = (await window(server, load, min(2.0, seconds), row.listeners))[0]
+                    row.idle_us = (await window(server, load, seconds, row.listeners))[0]
     finally:
         await server.close()
     return row
 
 
-async def _join_all(server: Server, row: Row, host: str, load: Child) -> None:
-    await asyncio.sleep(1)
+async def _join_all(server: Server, row: Row, host: str, load: Child, seconds: float) -> None:
+    await asyncio.sleep(min(1.0, seconds))  # who mutes now is silent then
     memory, cpu = rss_kb(server.pid), cpu_s(server.pid)
-    joined = await join(load, server, row.listeners, host)
+    joined = await join(load, server, row.listeners, host, row.talkers)
     row.joins_per_s = row.listeners / joined["seconds"]
     row.join_cpu_ms = 1000 * (cpu_s(server.pid) - cpu) / row.listeners
     row.kb_per_listener = (rss_kb(server.pid) - memory) / row.listeners
-    row.more = {"profiles": joined["profiles"], "join_client_cpu_s": joined["client_cpu_s"]}
+    row.more |= {"profiles": joined["profiles"], "join_client_cpu_s": joined["client_cpu_s"]}
 
 
 async def _with_listeners(server: Server, row: Row, seconds: float, load: Child, ear: Child) -> None:
-    await _window(server, load, 2.0, row.listeners)  # empties the sockets
+    await window(server, load, min(2.0, seconds), row.listeners)  # empties the sockets
     ear.write({"ear": WINDOWS * seconds / 2})
-    windows = [await _window(server, load, seconds, row.listeners) for _ in range(WINDOWS)]
+    windows = [await window(server, load, seconds, row.listeners) for _ in range(WINDOWS)]
     row.more["ear"] = await ear.read()
     row.spread = [round(us, 1) for us, _ in windows]
     row.us = statistics.median(row.spread)
@@ -147,6 +164,7 @@ async def _with_listeners(server: Server, row: Row, seconds: float, load: Child,
     row.us_per_packet = row.us * row.listeners * seconds / packets if packets else 0.0
     row.mbit = (middle("bytes") + 28 * packets) * 8 / seconds / 1e6
     row.more["silent"] = max(each["silent"] for _, each in windows)
+    row.more["tracks"] = min(each["fewest_sources"] for _, each in windows)
     row.more["packets_per_listener_second"] = round(packets / seconds / row.listeners, 2)
     row.more["client_cpu"] = round(middle("client_cpu"), 2)
     row.load_average = os.getloadavg()[0]
@@ -154,7 +172,8 @@ async def _with_listeners(server: Server, row: Row, seconds: float, load: Child,
         row.more |= await server.counters()
 
 
-async def _window(server: Server, load: Child, seconds: float, listeners: int) -> tuple[float, dict[str, Any]]:
+async def window(server: Server, load: Child, seconds: float, listeners: int) -> tuple[float, dict[str, Any]]:
+    """(µs of the server's CPU for one listener for one second, what the clients counted)"""
     cpu, began = cpu_s(server.pid), time.monotonic()
     load.write({"measure": seconds})
     counted = await load.read()

@@ -10,23 +10,37 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+SOURCES = 12
+"""SSRCs counted for one listener; packets of more are told as others."""
+
+
+class Source(ctypes.Structure):
+    """``struct source``. Sequence numbers are unwrapped: highest − first + 1 packets were sent."""
+
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("ssrc", "packets", "first", "highest"))
+
 
 class Count(ctypes.Structure):
-    """``struct count``. Sequence numbers are unwrapped: highest − first + 1 packets were sent."""
+    """``struct count``."""
 
     _fields_ = (
         ("packets", ctypes.c_uint32),
-        ("first", ctypes.c_uint32),
-        ("highest", ctypes.c_uint32),
         ("other", ctypes.c_uint32),
         ("bytes", ctypes.c_uint64),
+        ("sources", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
+        ("source", Source * SOURCES),
     )
+
+    @property
+    def expected(self) -> int:
+        return sum(each.highest - each.first + 1 for each in self.source[: self.sources])
 
 
 class Sample(ctypes.Structure):
     """``struct sample``."""
 
-    _fields_ = (("at_ns", ctypes.c_int64), ("listener", ctypes.c_uint32), ("timestamp", ctypes.c_uint32))
+    _fields_ = (("at_ns", ctypes.c_int64), ("flow", ctypes.c_uint32), ("timestamp", ctypes.c_uint32))
 
 
 class Upkeep(ctypes.Structure):

@@ -1,15 +1,18 @@
-"""The table: rows of one run as Markdown, put between two marks in docs/performance.md."""
+"""The page's tables and pictures: one run, put between two marks in docs/performance.md."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import plot
+from bench.goals import Scenes, goals, in_full
 from bench.measure import Row
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+RESULTS = Path(__file__).parent / "results.json"
 _BEGIN, _END = "<!-- made by make bench: begin -->", "<!-- end -->"
 _HEAD = (
     "| server | packet ms | listeners | µs/l·s | a core serves | µs/packet | idle µs/l·s | loss % | late p50 / p99 ms "
@@ -23,7 +26,7 @@ def line(row: Row) -> str:
     if "error" in row.more:
         return head + f"| fell behind: {row.more['error'][:60]} " + "|" * 11
     if row.server == "kernel floor":
-        cells = [_share(row), f"{row.us_per_packet:.1f}", *[""] * 7, f"{row.load_average:.1f}"]
+        cells = [_share(row), f"{row.us_per_packet:.1f}", *[""] * 8, f"{row.load_average:.1f}"]
         return head + f"| {row.us:.0f} | " + " | ".join(cells) + " |"
     cells = [
         _share(row) if row.holds else "(late)",
@@ -37,7 +40,7 @@ def line(row: Row) -> str:
         f"{row.mbit:.1f}",
         f"{row.load_average:.1f}",
     ]
-    us = f"{row.us:.0f}" if _in_full(row) else "(starved)"
+    us = f"{row.us:.0f}" if in_full(row) else "(starved)"
     return head + f"| {us} | " + " | ".join(cells) + " |"
 
 
@@ -45,46 +48,87 @@ def _share(row: Row) -> str:
     return f"{1e6 / row.us:,.0f}" if row.us else ""
 
 
-def _in_full(row: Row) -> bool:
-    """Whether every listener got all the sound there was: CPU can be compared even if a busy machine made it late."""
-    got = row.more.get("packets_per_listener_second", 0.0)
-    return row.loss < 0.001 and got > 0.95 * 1000 / row.packet_ms
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    yield _HEAD
+    yield "|" + "---|" * 14
+    yield from map(line, rows)
 
 
-def ratios(rows: Sequence[Row]) -> list[str]:
-    """Each peer at the largest number it serves in full, against ours at its largest."""
-    best: dict[tuple[str, int], Row] = {}
-    for row in rows:
-        if row.server == "kernel floor" or _in_full(row):
-            best[row.server, row.packet_ms] = row
-    lines = []
-    for ours in ((name, ms) for name in ("Eyvan, C", "Eyvan, Python") for ms in (60, 20)):
-        if ours not in best:
-            continue
-        mine = best[ours]
-        floor = next((row for row in rows if row.server == "kernel floor" and row.packet_ms == ours[1]), None)
-        parts = [f"{mine.us / floor.us:.2f} × the kernel's floor"] if floor is not None else []
-        for peer in (("Pion forwarder", 20), ("aiortc MediaRelay", 20)):
-            if peer in best:
-                per_packet = best[peer].us_per_packet / mine.us_per_packet
-                parts.append(
-                    f"{best[peer].us / mine.us:.1f} times less than {peer[0]} at {best[peer].listeners} "
-                    f"({per_packet:.1f} per packet)"
-                )
-        lines.append(f"- **{ours[0]}, {ours[1]} ms**, {mine.listeners} listeners: " + "; ".join(parts) + ".")
-    return lines
+def goal_lines(rows: Sequence[Row], scenes: Scenes) -> Iterator[str]:
+    yield "| goal | wanted | measured | | |"
+    yield "|---|---|---|---|---|"
+    for goal in goals(rows, scenes):
+        found = "" if goal.found is None else f"{goal.found:,.0f}" if goal.found >= 100 else f"{goal.found:.1f}"
+        wanted = "" if goal.wanted.startswith("≥ 0 ") else goal.wanted
+        verdict = goal.verdict if wanted or goal.found is None else ""
+        yield f"| {goal.what} | {wanted} | {found} | {verdict} | {goal.about} |"
 
 
-def write(facts: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Replace what stands between the marks."""
-    table = [_HEAD, "|" + "---|" * 14, *map(line, rows)]
-    facts_line = "; ".join(f"{name}: {value}" for name, value in facts.items())
-    made = "\n".join([_BEGIN, "", f"_{facts_line}_", "", *ratios(rows), "", *table, "", _END])
-    text = PAGE.read_text()
-    before, rest = text.split(_BEGIN)
-    PAGE.write_text(before + made + rest.split(_END)[1])
+def _holds(rows: Sequence[Row]) -> Iterator[str]:
+    """The largest number each server was shown to hold."""
+    yield "| server | packet ms | tracks | most listeners held |"
+    yield "|---|---|---|---|"
+    series = dict.fromkeys(
+        (each.server, each.packet_ms, each.talkers) for each in rows if each.server != "kernel floor"
+    )
+    for server, packet_ms, talkers in series:
+        fit = [each for each in rows if (each.server, each.packet_ms, each.talkers) == (server, packet_ms, talkers)]
+        held = max((each.listeners for each in fit if each.holds and in_full(each)), default=0)
+        tried = max(each.listeners for each in fit)
+        tracks = 1 if server.startswith("Eyvan") else talkers
+        yield f"| {server} | {packet_ms} | {tracks} | {held or 'none tried'}{' (all tried)' if held == tried else ''} |"
 
 
-if __name__ == "__main__":  # the table again, from the results that are there
-    found = json.loads((Path(__file__).parent / "results.json").read_text())
-    write(found["settings"], [Row(**each) for each in found["rows"]])
+def _scenes(scenes: Scenes) -> Iterator[str]:
+    yield "| scene | figures |"
+    yield "|---|---|"
+    for name, figures in scenes.items():
+        told = "; ".join(f"{key.replace('_', ' ')}: {_short(value)}" for key, value in figures.items() if key != "runs")
+        yield f"| {name} | {told} |"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_short(each)}" for key, each in value.items() if key != "runs")
+    return str(value).replace("|", "/")
+
+
+def _settings(rows: Sequence[Row]) -> Iterator[str]:
+    for server, said in dict.fromkeys((each.server, each.more.get("settings", "")) for each in rows):
+        if said:
+            yield f"- {server}: {said}."
+
+
+def lines(facts: Mapping[str, Any], rows: Sequence[Row], scenes: Scenes, pictures: Sequence[str]) -> Iterator[str]:
+    """What stands between the marks."""
+    yield "_" + "; ".join(f"{name}: {value}" for name, value in facts.items()) + "_"
+    yield from ("", "### Goals", "", *goal_lines(rows, scenes))
+    yield from ("", "### One who talks: every server sends one track", "", *_table([r for r in rows if r.talkers == 1]))
+    yield from ("", *pictures)
+    several = [each for each in rows if each.talkers > 1]
+    if several:
+        number = several[0].talkers
+        yield from (
+            "",
+            f"### {number} who talk: Eyvan sends one mix, a forwarder {number} tracks",
+            "",
+            *_table(several),
+        )
+    yield from ("", "### What each was shown to hold (loss < 0.1 %, late p99 < 50 ms)", "", *_holds(rows))
+    if scenes:
+        yield from ("", "### Scenes", "", *_scenes(scenes))
+    yield from ("", "### Settings", "", *_settings(rows))
+
+
+def write(facts: Mapping[str, Any], rows: Sequence[Row], scenes: Scenes) -> None:
+    """Replace what stands between the marks, and the pictures beside the page."""
+    made = "\n".join(lines(facts, rows, scenes, plot.write(rows, PAGE.parent, in_full)))
+    before, rest = PAGE.read_text().split(_BEGIN)
+    PAGE.write_text(f"{before}{_BEGIN}\n\n{made}\n\n{_END}{rest.split(_END)[1]}")
+
+
+if __name__ == "__main__":  # the page again, from the results that are there
+    found = json.loads(RESULTS.read_text())
+    write(found["settings"], [Row(**each) for each in found["rows"]], found.get("scenes", {}))

@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from bridge.errors import Unavailable
 from bridge.ids import PeerId, StageId
 from bridge.media.control import WorkerSettings
 from bridge.media.workers import Workers
 
 STAGE = StageId("bench")
+_HANG_S = 30
 
 
 class Server(Protocol):
@@ -26,6 +28,12 @@ class Server(Protocol):
 
     setup: str  # the DTLS role a client offers
     needs_talker: bool
+    wants_sections: bool  # whether a listener's offer must have a section for each who talks
+    plain_port: int  # where the talker's plain RTP goes; 0: the talker is a WebRTC client as others
+
+    @property
+    def settings(self) -> str:
+        """How it is set up, for the reader of the table."""
 
     async def start(self) -> None: ...
 
@@ -52,11 +60,15 @@ class Eyvan:
 
     setup = "actpass"
     needs_talker = True
+    wants_sections = False
+    plain_port = 0
 
     def __init__(self, fan_out: str, packet_ms: int) -> None:
+        self.settings = f"one worker, nice −10, fan-out {fan_out}, {packet_ms} ms to listeners, mono 48 kbit/s"
         settings = WorkerSettings(fan_out=fan_out, listener_packet_ms=packet_ms, max_peers=20_000)
         self._workers = Workers(settings, _Nobody())
-        self._peers = 0
+        self._peers = self._talkers = 0
+        self.stage = STAGE
         self.pid = 0
 
     async def start(self) -> None:
@@ -65,9 +77,22 @@ class Eyvan:
 
     async def answer(self, offer: str, *, talks: bool) -> str:
         self._peers += 1
-        name = f"{'talker' if talks else 'listener'}{self._peers}"
-        joined = await self._workers.join(STAGE, PeerId(name), name, offer, hear=True, speak=talks)
+        self._talkers += talks
+        name = f"talker{self._talkers}" if talks else f"listener{self._peers}"
+        joined = await self._workers.join(self.stage, PeerId(name), name, offer, hear=True, speak=talks)
         return joined.sdp
+
+    async def gate(self, peer: PeerId, *, speak: bool) -> None:
+        await self._workers.gate(peer, hear=True, speak=speak)
+
+    async def restarted(self) -> None:
+        """Until another process is the worker, after the last one died."""
+        dead = self.pid
+        async with asyncio.timeout(_HANG_S):
+            while self.pid == dead:
+                with contextlib.suppress(Unavailable):
+                    self.pid = (await self._workers.stats()).worker.pid
+                await asyncio.sleep(0.005)
 
     async def counters(self) -> Mapping[str, float | str]:
         worker = (await self._workers.stats()).worker
@@ -122,9 +147,11 @@ class _Spoken:
     """A server that reads {"offer", "talks"} lines and writes {"answer"} lines, one after the other."""
 
     setup = "actpass"
+    wants_sections = True
+    plain_port = 0
 
-    def __init__(self, *command: str, needs_talker: bool) -> None:
-        self._command, self.needs_talker = command, needs_talker
+    def __init__(self, *command: str, needs_talker: bool, settings: str) -> None:
+        self._command, self.needs_talker, self.settings = command, needs_talker, settings
         self._one = asyncio.Lock()
 
     async def start(self) -> None:
@@ -144,9 +171,15 @@ class _Spoken:
 
 def media_relay() -> Server:
     """aiortc as its documentation relays: an encoder and a peer connection for each listener."""
-    return _Spoken(sys.executable, "-m", "bench.media_relay", needs_talker=False)
+    return _Spoken(
+        sys.executable,
+        "-m",
+        "bench.media_relay",
+        needs_talker=False,
+        settings="mono 48 kbit/s; no decoder: it makes its tone",
+    )
 
 
 def pion(binary: Path) -> Server:
     """A plain Pion forwarder: one local track, written once for all (bench/pion)."""
-    return _Spoken(str(binary), needs_talker=True)
+    return _Spoken(str(binary), needs_talker=True, settings="ICE-lite, one UDP port, 4 MB buffers")

@@ -9,16 +9,22 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BURST = 16, ROOM = 2048, EVENTS = 256, BATCH = 64 };
+enum { BURST = 16, ROOM = 2048, EVENTS = 256, BATCH = 64, SOURCES = 12 };
+
+struct source { /* one SSRC; sequence numbers unwrapped */
+    uint32_t ssrc, packets, first, highest;
+};
 
 struct count { /* of one listener; bench/native.py has the same */
-    uint32_t packets, first, highest, other;
+    uint32_t packets, other;
     uint64_t bytes;
+    uint32_t sources, unused;
+    struct source source[SOURCES];
 };
 
 struct sample { /* when a packet came, by the kernel's clock */
     int64_t at_ns;
-    uint32_t listener, timestamp;
+    uint32_t flow, timestamp; /* flow: listener times SOURCES, and the number of the source */
 };
 
 struct upkeep { /* what a client sends by itself: an ICE check and a receiver report, each ``every_ns`` */
@@ -35,20 +41,34 @@ static int64_t now_ns(clockid_t clock)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void note(struct count *count, const uint8_t *data, int size)
+/* The number of the packet's source, or -1 for what is no sound. */
+static int note(struct count *count, const uint8_t *data, int size)
 {
     if (size < 12 || data[0] < 128 || data[0] > 191 || (data[1] >= 192 && data[1] <= 223)) {
         count->other++;
-        return;
+        return -1;
     }
     uint16_t sequence = (uint16_t)(data[2] << 8 | data[3]);
-    if (!count->packets)
-        count->first = count->highest = sequence;
-    int16_t step = (int16_t)(sequence - (uint16_t)count->highest);
+    uint32_t ssrc = (uint32_t)data[8] << 24 | (uint32_t)data[9] << 16 | (uint32_t)data[10] << 8 | data[11];
+    uint32_t at = 0;
+    while (at < count->sources && count->source[at].ssrc != ssrc)
+        at++;
+    if (at == SOURCES) {
+        count->other++;
+        return -1;
+    }
+    struct source *source = &count->source[at];
+    if (at == count->sources) {
+        count->sources++;
+        *source = (struct source){ssrc, 0, sequence, sequence};
+    }
+    int16_t step = (int16_t)(sequence - (uint16_t)source->highest);
     if (step > 0)
-        count->highest += (uint32_t)step;
+        source->highest += (uint32_t)step;
+    source->packets++;
     count->packets++;
     count->bytes += (uint64_t)size;
+    return (int)at;
 }
 
 static int64_t stamp(const struct msghdr *header)
@@ -109,13 +129,12 @@ int64_t drain(const int32_t *sockets, int32_t count, struct count *counts, const
             }
             int got = recvmmsg(sockets[listener], messages, BURST, MSG_DONTWAIT, NULL);
             for (int at = 0; at < got; at++) {
-                uint32_t before = counts[listener].packets;
-                note(&counts[listener], data[at], (int)messages[at].msg_len);
-                if (counts[listener].packets == before || (int32_t)listener % sampled || taken >= max_samples)
+                int source = note(&counts[listener], data[at], (int)messages[at].msg_len);
+                if (source < 0 || (int32_t)listener % sampled || taken >= max_samples)
                     continue;
                 const uint8_t *head = data[at];
                 samples[taken++] = (struct sample){
-                    stamp(&messages[at].msg_hdr), listener,
+                    stamp(&messages[at].msg_hdr), listener * SOURCES + (uint32_t)source,
                     (uint32_t)head[4] << 24 | (uint32_t)head[5] << 16 | (uint32_t)head[6] << 8 | head[7]};
             }
         }

@@ -142,7 +142,7 @@ async def icecast(listeners: int) -> AsyncIterator[tuple[int, int, list[bytes]]]
         port = int(free.getsockname()[1])
     with tempfile.TemporaryDirectory() as directory:
         config = _written(directory, port)
-        more = {"user": "nobody"} if os.getuid() == 0 else {}
+        more: dict[str, Any] = {"user": "nobody"} if os.getuid() == 0 else {}
         quiet = asyncio.subprocess.DEVNULL
         command = ("icecast2", "-c", str(config))
         process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet, **more)

@@ -6,6 +6,7 @@
 #   tools/prerequisites.sh cc              a C compiler
 #   tools/prerequisites.sh packages demo   Debian packages of the demo, installed where we may
 #   tools/prerequisites.sh packages test   those of the tests
+#   tools/prerequisites.sh packages bench  servers that the bench puts beside ours
 set -euo pipefail
 
 say() { printf '%s\n' "$*" >&2; }
@@ -70,7 +71,8 @@ wanted() {
             pactl:pulseaudio-utils nft:nftables ip:iproute2 opusenc:opus-tools sox:sox curl:curl strace:strace \
             /usr/lib/postgresql/15/bin/initdb:postgresql-15
         ;;
-    *) fail "packages $1: say demo or test" ;;
+    bench) echo janus:janus icecast2:icecast2 ;;
+    *) fail "packages $1: say demo, test or bench" ;;
     esac
 }
 
@@ -84,6 +86,8 @@ need_packages() {
     install_packages "${missing[@]}" && return 0
     if [[ $1 == demo ]]; then
         say "For spoken voices in the demo: apt-get install ${missing[*]} (without them strings play)"
+    elif [[ $1 == bench ]]; then
+        say "To measure all peers: apt-get install ${missing[*]} (without them their rows are left out)"
     else
         fail "the tests need: apt-get install ${missing[*]}"
     fi
@@ -94,5 +98,5 @@ python) need_python ;;
 node) need_node ;;
 cc) need_cc ;;
 packages) need_packages "${2:-}" ;;
-*) fail "usage: tools/prerequisites.sh python | node | cc | packages demo|test" ;;
+*) fail "usage: tools/prerequisites.sh python | node | cc | packages demo|test|bench" ;;
 esac

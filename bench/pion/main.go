@@ -1,5 +1,6 @@
-// A plain Pion forwarder: what one talker sends is written, packet by packet, to one local track that all listeners
-// share. ICE-lite, one UDP port, no STUN. JSON lines: {"offer": SDP, "talks": bool} in, {"answer": SDP} out.
+// A plain Pion forwarder: what a talker sends is written, packet by packet, to a local track that all listeners share; a
+// listener's offer has a section for each. ICE-lite, one UDP port, no STUN. JSON lines: {"offer": SDP, "talks": bool} in,
+// {"answer": SDP} out.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"log"
 	"net"
 	"os"
+	"strconv"
 
 	"github.com/pion/webrtc/v4"
 )
@@ -37,8 +39,7 @@ func main() {
 	opus := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}
 	check(media.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: opus, PayloadType: 111}, webrtc.RTPCodecTypeAudio))
 	api := webrtc.NewAPI(webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(media))
-	track, err := webrtc.NewTrackLocalStaticRTP(opus, "audio", "bench")
-	check(err)
+	var tracks []*webrtc.TrackLocalStaticRTP
 
 	lines := bufio.NewReaderSize(os.Stdin, 1<<20)
 	out := json.NewEncoder(os.Stdout)
@@ -52,6 +53,9 @@ func main() {
 		peer, err := api.NewPeerConnection(webrtc.Configuration{})
 		check(err)
 		if in.Talks {
+			track, err := webrtc.NewTrackLocalStaticRTP(opus, "audio"+strconv.Itoa(len(tracks)), "bench")
+			check(err)
+			tracks = append(tracks, track)
 			peer.OnTrack(func(from *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 				for {
 					packet, _, err := from.ReadRTP()
@@ -62,16 +66,18 @@ func main() {
 				}
 			})
 		} else {
-			sender, err := peer.AddTrack(track)
-			check(err)
-			go func() {
-				buffer := make([]byte, 1500)
-				for {
-					if _, _, err := sender.Read(buffer); err != nil {
-						return
+			for _, track := range tracks {
+				sender, err := peer.AddTrack(track)
+				check(err)
+				go func() {
+					buffer := make([]byte, 1500)
+					for {
+						if _, _, err := sender.Read(buffer); err != nil {
+							return
+						}
 					}
-				}
-			}()
+				}()
+			}
 		}
 		check(peer.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: in.Offer}))
 		answer, err := peer.CreateAnswer(nil)
