@@ -58,10 +58,12 @@ class PeerStats:
     recovered: int = 0  # of these, by in-band FEC
     late: int = 0  # came after their turn
     ignored: int = 0  # another payload type, or a source we do not take
+    restored: int = 0  # packets whose copy in a later one came in time (RFC 2198); these are not lost
     refused: int = 0  # SRTP or SRTCP that failed authentication or was a replay
     jitter_target_ms: float = 0.0
     packets_out: int = 0
     bytes_out: int = 0
+    copies: bool = False  # whether it gets each packet's sound a second time in the next one
     remote_loss: float = 0.0  # fraction, as the last receiver report told (RFC 3550 §6.4.1)
     rtt_s: float | None = None
     srtp_profile: str = ""

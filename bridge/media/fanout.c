@@ -17,17 +17,20 @@
 #include <sys/socket.h>
 
 enum {
-    VERSION = 2,         /* of the layout below; fanout_native.py refuses another */
+    VERSION = 3,         /* of the layout below; fanout_native.py refuses another */
     TICKS = 3,           /* the longest packet we send: 60 ms */
+    KEPT = 2 * TICKS,    /* what one packet holds, and what the copy in it does */
     SAMPLES = 960,       /* of one tick at 48 kHz */
     MAX_CSRC = 15,       /* RFC 3550 5.1: four bits */
     MAX_FRAME = 1276,    /* TOC and 1275 bytes, RFC 6716 3.4 [R2] */
     MAX_JOINED = 1088,   /* so that header, extension and tag stay below 1200 bytes, as DTLS does */
     MAX_HEAD = 12 + 4 * MAX_CSRC + 4 + 20,
+    MAX_COPY = 1023,     /* RFC 2198 3: ten bits */
+    RED_HEAD = 5,        /* of a copy and of the primary block; without a copy 1 */
     TAG = 16,
     SALT = 12,
     STREAM = 8,          /* size of an address that is a TCP connection's number */
-    MAX_DATAGRAM = MAX_HEAD + MAX_FRAME + TAG,
+    MAX_DATAGRAM = MAX_HEAD + RED_HEAD + MAX_FRAME + TAG,
     BATCH = 64,          /* more do not save anything that can be measured: a datagram takes the kernel 5 us */
     GET_TAG = 0x10,      /* EVP_CTRL_AEAD_GET_TAG */
 };
@@ -41,7 +44,7 @@ struct sender {
     uint64_t packets, octets, wire_bytes;
     uint32_t ssrc, timestamp_base;
     uint16_t stream;
-    uint8_t payload_type, level_id, csrc_level_id, period, phase, keep_alive, quiet, address_size;
+    uint8_t payload_type, level_id, csrc_level_id, red_type, period, phase, keep_alive, quiet, address_size;
     uint8_t salt[SALT];
     uint8_t address[28]; /* sockaddr_in, sockaddr_in6, or the number of a TCP connection as uint64_t */
 };
@@ -68,9 +71,16 @@ struct plan { /* the packets for a window of ticks that ends now */
     uint8_t joined[MAX_JOINED]; /* at most one piece of a window has more than one frame: two would need four */
 };
 
+struct copy { /* frames that were sent before, as one payload */
+    int64_t made, before; /* the tick it was made in, and that it ends at */
+    uint16_t size;        /* 0: there is none */
+    uint8_t payload[MAX_COPY];
+};
+
 struct stream {
-    struct frame frames[TICKS]; /* at tick % TICKS */
-    struct plan plans[TICKS];   /* at window length - 1 */
+    struct frame frames[KEPT]; /* at tick % KEPT */
+    struct plan plans[TICKS];  /* at window length - 1 */
+    struct copy copies[TICKS]; /* at their number of ticks - 1 */
 };
 
 struct batch {
@@ -169,7 +179,7 @@ int eyvan_arm(struct sender *sender, const uint8_t *key)
 void eyvan_frame(struct stream *stream, int64_t tick, const uint8_t *payload, uint16_t size, uint8_t sounding,
                  uint8_t level, const uint8_t *csrc, const uint8_t *levels, uint8_t csrcs)
 {
-    struct frame *frame = &stream->frames[tick % TICKS];
+    struct frame *frame = &stream->frames[tick % KEPT];
     frame->tick = tick;
     frame->size = size < MAX_FRAME ? size : MAX_FRAME;
     frame->sounding = sounding;
@@ -240,7 +250,7 @@ static const struct plan *plan_for(struct stream *stream, int64_t first, int64_t
     const struct frame *run[TICKS];
     int count = 0, size = 0;
     for (int64_t at = first; at <= tick; at++) {
-        const struct frame *frame = &stream->frames[at % TICKS];
+        const struct frame *frame = &stream->frames[at % KEPT];
         if (frame->tick != at) /* a tick that was skipped */
             continue;
         if (count && !(may_join(run[count - 1], frame) && size + frame->size + 2 * TICKS <= MAX_JOINED)) {
@@ -253,6 +263,43 @@ static const struct plan *plan_for(struct stream *stream, int64_t first, int64_t
     if (count)
         add_piece(plan, run, count);
     return plan;
+}
+
+/* The frames of the ``ticks`` before ``before``, if they can be one payload that is worth sending a second time. */
+static const struct copy *copy_before(struct stream *stream, int64_t before, int ticks, int64_t tick)
+{
+    struct copy *copy = &stream->copies[ticks - 1];
+    if (copy->made == tick && copy->before == before)
+        return copy;
+    copy->made = tick;
+    copy->before = before;
+    copy->size = 0;
+    const struct frame *run[TICKS];
+    int count = 0, size = 0;
+    for (int64_t at = before - ticks; at < before; at++) {
+        const struct frame *frame = &stream->frames[at % KEPT];
+        if (frame->tick != at) /* a tick that was skipped */
+            continue;
+        if (!frame->sounding || frame->size <= 2 || (count && !may_join(run[count - 1], frame)))
+            return copy;
+        run[count++] = frame;
+        size += frame->size;
+    }
+    if (!count)
+        return copy;
+    uint8_t joined[MAX_JOINED];
+    const uint8_t *payload = run[0]->payload;
+    if (count > 1) {
+        if (size + 2 * TICKS > MAX_JOINED)
+            return copy;
+        size = (int)join(run, count, joined);
+        payload = joined;
+    }
+    if (size <= MAX_COPY) {
+        memcpy(copy->payload, payload, (size_t)size);
+        copy->size = (uint16_t)size;
+    }
+    return copy;
 }
 
 /* -- one datagram --------------------------------------------------------------------------------- */
@@ -283,7 +330,8 @@ static size_t put_head(uint8_t *out, const struct sender *sender, const struct p
     while ((to - block) % 4)
         *to++ = 0;
     out[0] = (uint8_t)(0x80 | (extended ? 0x10 : 0) | about->csrcs);
-    out[1] = (uint8_t)((about->sounding && sender->quiet ? 0x80 : 0) | sender->payload_type);
+    out[1] = (uint8_t)((about->sounding && sender->quiet ? 0x80 : 0) |
+                       (sender->red_type ? sender->red_type : sender->payload_type));
     out[2] = (uint8_t)(sender->index >> 8);
     out[3] = (uint8_t)sender->index;
     put32(out + 4, sender->timestamp_base + (uint32_t)(piece->tick * SAMPLES));
@@ -298,8 +346,22 @@ static size_t put_head(uint8_t *out, const struct sender *sender, const struct p
     return (size_t)(to - out);
 }
 
-/* Header in clear and authenticated, payload encrypted, tag behind it. The size, or 0 where libcrypto refuses. */
-static size_t protect(uint8_t *out, const struct sender *sender, const struct piece *piece)
+/* RFC 2198 3: the heads of the blocks. NULL for ``copy``: the primary one alone. The bytes written. */
+static size_t put_red(uint8_t *out, const struct sender *sender, const struct copy *copy, int64_t ticks)
+{
+    uint8_t *to = out;
+    if (copy) {
+        put32(to, (0x80u | sender->payload_type) << 24 | (uint32_t)(ticks * SAMPLES) << 10 | copy->size);
+        to += 4;
+    }
+    *to++ = sender->payload_type;
+    return (size_t)(to - out);
+}
+
+/* Header in clear and authenticated; ``red`` (heads of blocks), copy and payload encrypted; the tag behind them.
+ * The size, or 0 where libcrypto refuses. */
+static size_t protect(uint8_t *out, const struct sender *sender, const struct piece *piece, const uint8_t *red,
+                      size_t red_size, const struct copy *copy)
 {
     size_t head = put_head(out, sender, piece);
     uint8_t iv[SALT] = {0}; /* RFC 7714 8.1: 00 00, SSRC, rollover counter, sequence number; with the salt */
@@ -309,13 +371,25 @@ static size_t protect(uint8_t *out, const struct sender *sender, const struct pi
     iv[11] = (uint8_t)sender->index;
     for (int at = 0; at < SALT; at++)
         iv[at] ^= sender->salt[at];
-    int size = 0, rest = 0, aad = 0;
+    int size = 0, rest = 0;
     void *ctx = sender->cipher;
-    if (evp.init(ctx, NULL, NULL, NULL, iv) != 1 || evp.update(ctx, NULL, &aad, out, (int)head) != 1 ||
-        evp.update(ctx, out + head, &size, piece->payload, piece->size) != 1 ||
-        evp.final(ctx, out + head + size, &rest) != 1 || evp.ctrl(ctx, GET_TAG, TAG, out + head + size) != 1)
+    uint8_t *to = out + head;
+    if (evp.init(ctx, NULL, NULL, NULL, iv) != 1 || evp.update(ctx, NULL, &size, out, (int)head) != 1)
         return 0;
-    return head + (size_t)size + TAG;
+    if (red_size) {
+        if (evp.update(ctx, to, &size, red, (int)red_size) != 1)
+            return 0;
+        to += size;
+    }
+    if (copy) {
+        if (evp.update(ctx, to, &size, copy->payload, copy->size) != 1)
+            return 0;
+        to += size;
+    }
+    if (evp.update(ctx, to, &size, piece->payload, piece->size) != 1 || evp.final(ctx, to + size, &rest) != 1 ||
+        evp.ctrl(ctx, GET_TAG, TAG, to + size) != 1)
+        return 0;
+    return (size_t)(to + size - out) + TAG;
 }
 
 /* What the kernel does not take is counted and lost, as on any path. A full buffer ends the batch: the rest would
@@ -338,14 +412,26 @@ static void flush(struct engine *engine, struct batch *batch)
     batch->count = 0;
 }
 
-static void send_piece(struct engine *engine, struct sender *sender, const struct piece *piece)
+static void send_piece(struct engine *engine, struct sender *sender, const struct piece *piece, struct stream *stream,
+                       int64_t tick)
 {
     int by_tcp = sender->address_size == STREAM;
     struct batch *batch = sender->address_size == 16 ? &engine->v4 : &engine->v6;
     if (!by_tcp && batch->socket < 0)
         return;
     uint8_t *data = by_tcp ? engine->for_stream : batch->data[batch->count];
-    size_t size = protect(data, sender, piece);
+    const struct copy *copy = NULL;
+    uint8_t red[RED_HEAD];
+    size_t red_size = 0;
+    if (sender->red_type) {
+        int64_t ticks = piece->tick - sender->last_tick; /* the packet before, if it was one of the last ticks */
+        if (ticks <= TICKS && sender->last_tick > 0)
+            copy = copy_before(stream, piece->tick, (int)ticks, tick);
+        if (copy && (!copy->size || RED_HEAD + copy->size + piece->size > MAX_JOINED))
+            copy = NULL;
+        red_size = put_red(red, sender, copy, ticks);
+    }
+    size_t size = protect(data, sender, piece, red, red_size, copy);
     sender->index++; /* also after a failure: no number is used twice with one key */
     if (!size) {
         engine->errors++;
@@ -354,7 +440,7 @@ static void send_piece(struct engine *engine, struct sender *sender, const struc
     sender->quiet = !piece->loudest->sounding;
     sender->last_tick = piece->tick;
     sender->packets++;
-    sender->octets += piece->size;
+    sender->octets += red_size + (copy ? copy->size : 0u) + piece->size;
     sender->wire_bytes += size;
     if (by_tcp) {
         uint64_t number;
@@ -390,11 +476,12 @@ void eyvan_fan_out(struct engine *engine, struct sender *const *senders, size_t 
         sender->done = tick;
         if (first > tick)
             continue;
-        const struct plan *plan = plan_for(&streams[sender->stream], first, tick);
+        struct stream *stream = &streams[sender->stream];
+        const struct plan *plan = plan_for(stream, first, tick);
         for (int at = 0; at < plan->count; at++) {
             const struct piece *piece = &plan->pieces[at];
             if (piece->loudest->sounding || !sender->quiet || piece->tick - sender->last_tick >= sender->keep_alive)
-                send_piece(engine, sender, piece);
+                send_piece(engine, sender, piece, stream, tick);
         }
     }
     flush(engine, &engine->v4);

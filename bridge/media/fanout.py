@@ -3,7 +3,8 @@
 Who may speak gets a packet of 20 ms each tick. The others get the same frames joined to packets of
 ``listener_packet_ms`` (RFC 6716 §3.2.5), each in one of the phases, so that a tick serves a third of them:
 cost is per packet. A packet holds what came since the last one to that listener, so that a change of pace
-loses and repeats nothing.
+loses and repeats nothing. A listener whose link loses packets gets the frames of the one before again with each
+(RFC 2198), where the browser offered that.
 
     tick    1    2    3    4    5    6         A, B, C: phases of 60 ms packets
     A            ●━━━━━━━━━━━━━━●              the window ends in a new packet where the TOC changes, a frame is
@@ -39,6 +40,7 @@ MAX_TICKS = 3
 """Ticks in one packet at most: 60 ms."""
 MAX_JOINED = 1088
 """Bytes; with header, extensions and tag a packet stays below 1200, as DTLS does."""
+_KEPT = 2 * MAX_TICKS  # ticks: what one packet holds, and what the copy in it does
 KEEP_ALIVE_TICKS = 45
 """0.9 s: in silence a listener gets a packet at least each second, and takes 3 s of nothing for a broken path."""
 _SPREAD = 9  # … some of them a little earlier, so that keep-alives do not come all in one tick
@@ -67,6 +69,7 @@ class Sender(ctypes.Structure):
         ("payload_type", ctypes.c_uint8),
         ("level_id", ctypes.c_uint8),
         ("csrc_level_id", ctypes.c_uint8),
+        ("red_type", ctypes.c_uint8),  # payload type of RED; 0: packets hold no copies
         ("period", ctypes.c_uint8),  # ticks from packet to packet
         ("phase", ctypes.c_uint8),
         ("keep_alive", ctypes.c_uint8),
@@ -186,6 +189,14 @@ def _level(frame: Frame) -> int:
     return frame.level
 
 
+def copied(window: Sequence[tuple[int, Frame]]) -> bytes:
+    """What was sent as one packet, to be sent again; nothing where it was none, or is not worth it, or too long."""
+    if not window or not window[0][1].sounding or len(window[0][1].payload) <= 2:
+        return b""
+    found = pieces(window)
+    return found[0].payload if len(found) == 1 and len(found[0].payload) <= rtp.MAX_COPY else b""
+
+
 def _may_follow(run: list[tuple[int, Frame]], tick: int, frame: Frame) -> bool:
     """RFC 6716 §3.2 wants one TOC; a payload of two bytes and less is DTX and stands alone."""
     last_tick, last = run[-1]
@@ -246,19 +257,20 @@ class PythonEngine:
 
 
 class PythonStage:
-    """Serves listeners of any SRTP profile. Keeps the outputs of the last three ticks."""
+    """Serves listeners of any SRTP profile. Keeps the outputs of the last six ticks."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._now = 0
-        self._history: deque[tuple[int, Output]] = deque(maxlen=MAX_TICKS)
+        self._history: deque[tuple[int, Output]] = deque(maxlen=_KEPT)
         self._served: dict[Sender, None] = {}  # connected, in the order in which they came
         self._by_owner: dict[str, list[Sender]] = {}  # those who leave nobody out
         self._choosy: dict[Sender, None] = {}  # those who do
         self._streams: dict[str, int] = {}  # by mix_key: of frames without somebody in the last three ticks
         self._keys: dict[int, str] = {}
         self._cut: dict[tuple[int, int], list[Piece]] = {}
-        self._tails: dict[tuple[int, int, int], bytes] = {}
+        self._red: dict[tuple[int, int, int], bytes] = {}
+        self._tails: dict[tuple[int, int, int, int], bytes] = {}
 
     def add(self, sender: Sender) -> None:
         if sender.left_out:
@@ -297,6 +309,7 @@ class PythonStage:
         self._now = tick
         self._history.append((tick, output))
         self._cut.clear()
+        self._red.clear()
         self._tails.clear()
         if not output.own and not self._streams:
             return
@@ -348,14 +361,15 @@ class PythonStage:
 
     def _send_piece(self, sender: Sender, piece: Piece) -> None:
         about, level_id, csrc_level_id = piece.loudest, sender.level_id, sender.csrc_level_id
-        key = (id(piece), level_id, csrc_level_id)  # a piece lives as long as the tick
+        payload = self._with_copy(sender, piece) if sender.red_type else piece.payload
+        key = (id(about), id(payload), level_id, csrc_level_id)  # both are kept as long as the tick
         tail = self._tails.get(key)
         if tail is None:
-            tail = self._tails[key] = rtp.pack_tail(about.csrcs, about.level, level_id, csrc_level_id, piece.payload)
+            tail = self._tails[key] = rtp.pack_tail(about.csrcs, about.level, level_id, csrc_level_id, payload)
         index = sender.index
         head = rtp.pack_header(
             about.sounding and bool(sender.quiet),  # marker: a talk spurt begins (RFC 3551 §4.1)
-            sender.payload_type,
+            sender.red_type or sender.payload_type,
             index & 0xFFFF,
             sender.timestamp(piece.tick),
             sender.ssrc,
@@ -370,5 +384,21 @@ class PythonStage:
         sender.quiet = not about.sounding
         sender.last_tick = piece.tick
         sender.packets += 1
-        sender.octets += len(piece.payload)
+        sender.octets += len(payload)
         sender.wire_bytes += len(packet)
+
+    def _with_copy(self, sender: Sender, piece: Piece) -> bytes:
+        """RFC 2198: the packet before again, if it was one of the last ticks. A receiver that has it drops the copy,
+        one that has it not must find it in the place of the original."""
+        ticks = piece.tick - sender.last_tick
+        key = (id(piece), sender.payload_type, ticks)
+        red = self._red.get(key)
+        if red is None:
+            copy = b""
+            if ticks <= MAX_TICKS:
+                window = [(at, self._frame(sender.stream, output)) for at, output in self._history]
+                copy = copied([each for each in window if sender.last_tick <= each[0] < piece.tick])
+            if rtp.COPY_HEAD + len(copy) + len(piece.payload) > MAX_JOINED:
+                copy = b""
+            red = self._red[key] = rtp.pack_red(sender.payload_type, piece.payload, copy, ticks * FRAME)
+        return red

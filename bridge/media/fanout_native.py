@@ -16,7 +16,7 @@ from bridge.media.fanout import PythonStage, Send, Sender
 from bridge.media.mixer import Frame, Output
 
 LIBRARY = Path(__file__).with_name("_fanout.so")
-_VERSION = 2  # of fanout.c
+_VERSION = 3  # of fanout.c
 _TO_STREAM = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t)
 _LIBCRYPTO = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so")
 _ROOM = 16  # senders, streams: at first; doubled when needed

@@ -32,6 +32,12 @@ _DRY_CHUNKS = 5
 _BUCKETS, _BUCKET = 10, RATE
 _SPREADS = 200
 """Packets (4 s) over which the spread of delays is looked at."""
+_REPAIR = 10 * RATE
+"""Two losses within ten seconds: from then on, until ten seconds without, the target leaves time for the next packet,
+in which the lost one may be found (in-band FEC, or a copy)."""
+_FORGET = 16
+_ALL_SEEN = (1 << _FORGET) - 1
+"""So many packets back is looked for lost ones; a jump by as many begins anew."""
 
 
 class Kind(Enum):
@@ -73,9 +79,12 @@ class JitterBuffer:
         self._late_run = self._slow_run = 0
         self._minima: deque[tuple[int, int]] = deque(maxlen=_BUCKETS)  # (bucket number, smallest transit)
         self._spreads: deque[int] = deque(maxlen=_SPREADS)
+        self._newest_sequence = 0
+        self._seen = 0  # bit n: whether the packet n before the newest has come
+        self._loss_at = self._repair_until = -_REPAIR  # of our clock, in samples
         self._target = float(2 * _FRAME)
         self._started = False
-        self.lost = self.recovered = self.late = self.duplicates = self.resets = 0
+        self.lost = self.recovered = self.restored = self.late = self.duplicates = self.resets = 0
 
     # -- in --------------------------------------------------------------------------------------
 
@@ -104,6 +113,7 @@ class JitterBuffer:
             self.duplicates += 1
             return False
         self._late_run = 0
+        self._note_losses(sequence, clock)
         self._learn(transit, clock)
         self._last_time = max(self._last_time, time) if self._started else time
         self._started = True
@@ -111,6 +121,22 @@ class JitterBuffer:
         if len(self._held) > _CAPACITY:
             del self._held[min(self._held)]
         return True
+
+    def restore(self, sequence: int, timestamp: int, payload: bytes, samples: int) -> bool:
+        """Take the copy of an earlier packet (RFC 2198), after the packet that brought it. False where nothing is
+        missing at its place: nothing begins with a copy, as it may be older than the gate's opening."""
+        time = self._extend(timestamp)
+        begun = self._next if self._next is not None else min(self._held, default=time)
+        if samples <= 0 or not begun <= time < self._last_time or not self._is_free(time, time + samples):
+            return False
+        self._held[time] = _Held(sequence, payload, samples)
+        self.restored += 1
+        if len(self._held) > _CAPACITY:
+            del self._held[min(self._held)]
+        return True
+
+    def _is_free(self, start: int, end: int) -> bool:
+        return all(end <= time or time + each.samples <= start for time, each in self._held.items())
 
     def _extend(self, timestamp: int) -> int:
         """RFC 3550 timestamps wrap at 2^32: take the one nearest to the newest so far."""
@@ -139,6 +165,24 @@ class JitterBuffer:
             self._spreads.clear()
             self._slow_run = 0
 
+    def _note_losses(self, sequence: int, clock: int) -> None:
+        """A packet is lost when three after it have come, and it has not."""
+        step = (sequence - self._newest_sequence) & 0xFFFF if self._seen else _FORGET
+        if step >= 0x8000:
+            self._seen |= (1 << min(0x1_0000 - step, _FORGET)) & _ALL_SEEN
+            return
+        self._newest_sequence = sequence
+        if step >= _FORGET:
+            self._seen = _ALL_SEEN
+            return
+        for _ in range(step):
+            self._seen = self._seen << 1 & _ALL_SEEN
+            if not self._seen >> 3 & 1:
+                if clock - self._loss_at < _REPAIR:
+                    self._repair_until = clock + _REPAIR
+                self._loss_at = clock
+        self._seen |= 1
+
     def _learn(self, transit: int, clock: int) -> None:
         bucket = clock // _BUCKET
         if self._minima and self._minima[-1][0] == bucket:
@@ -150,7 +194,8 @@ class JitterBuffer:
         self._spreads.append(transit - self._base())
         ranked = sorted(self._spreads)
         wanted = ranked[int(0.97 * (len(ranked) - 1))] + _FRAME / 2  # half a tick: we look only every 20 ms
-        wanted = min(max(wanted, _MIN_TARGET), _MAX_TARGET)
+        wanted = max(wanted, _MIN_TARGET) + (self._length if clock < self._repair_until else 0)
+        wanted = min(wanted, _MAX_TARGET)
         # Grows at once, shrinks by 2 % a packet: a stall now is worse than 20 ms of delay for a second.
         self._target = wanted if wanted > self._target else self._target + 0.02 * (wanted - self._target)
 
@@ -158,6 +203,7 @@ class JitterBuffer:
         self.resets += 1
         self._held.clear()
         self._next = self._played_until = self._last_sequence = None
+        self._seen = 0
         self._minima.clear()
         self._late_run = self._slow_run = self._dry = 0
         self._started = False

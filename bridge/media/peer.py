@@ -130,7 +130,7 @@ class Peer:
         self.sender.level_id = offer.extension(rtp.AUDIO_LEVEL)
         self.sender.csrc_level_id = offer.extension(rtp.CSRC_AUDIO_LEVEL)
         self.sender.wanted = offer.direction in ("sendrecv", "sendonly")
-        self._pace()
+        self._suit_link()
 
     def is_same_connection(self, offer: Offer) -> bool:
         """Whether an offer is of the peer connection we already serve (else it is a fresh one)."""
@@ -170,16 +170,21 @@ class Peer:
     def gate(self, *, hear: bool, speak: bool, now: float) -> None:
         self.sender.hear = hear
         self.speak = speak
-        self._pace()
+        self._suit_link()
         if speak:
             self.hub.may_sound(self)
             self.voice.open_gate()
         else:
             self.voice.shut(now)
 
-    def _pace(self) -> None:
-        """Who may speak is spared the delay of longer packets; nobody gets longer ones than they take."""
-        longest = 20 if self.speak else min(self.hub.settings.listener_packet_ms, self._offer.max_ptime)
+    def _suit_link(self) -> None:
+        """Who may speak is spared the delay of longer packets; nobody gets longer ones than they take. Where packets
+        are lost, each gets a copy into the next one (RFC 2198); who takes none gets short ones, for in-band FEC
+        recovers 20 ms at most (decisions 1.7)."""
+        lossy = self._reports.watch.lossy
+        self.sender.red_type = self._offer.red if lossy else 0
+        is_short = self.speak or (lossy and not self._offer.red)
+        longest = 20 if is_short else min(self.hub.settings.listener_packet_ms, self._offer.max_ptime)
         self.sender.pace(max(1, longest // TICK_MS))
 
     # -- ICE -------------------------------------------------------------------------------------
@@ -357,7 +362,8 @@ class Peer:
         if not self.speak:  # THE GATE
             self._counts["gated"] += 1
             return
-        if packet.payload_type != self._offer.payload_type or not packet.payload:
+        blocks = self._blocks(packet)
+        if not blocks:
             self._counts["ignored"] += 1  # comfort noise, padding for bandwidth probes
             return
         if packet.ssrc != self._source:
@@ -367,7 +373,22 @@ class Peer:
             self._source = packet.ssrc
             self.voice.jitter.clear()
         self._source_at = now
-        self.voice.put(packet.sequence, packet.timestamp, packet.payload, now)
+        self.voice.put(packet.sequence, packet.timestamp, blocks[-1].payload, now)
+        for age, copy in enumerate(reversed(blocks[:-1]), 1):
+            if copy.payload_type == self._offer.payload_type:
+                stamp = packet.timestamp - copy.offset & 0xFFFF_FFFF
+                self.voice.restore(packet.sequence - age & 0xFFFF, stamp, copy.payload)
+
+    def _blocks(self, packet: rtp.Packet) -> list[rtp.Block]:
+        """The sound in a packet, the newest last; copies before it where it is RED (RFC 2198)."""
+        opus = self._offer.payload_type
+        if packet.payload_type == opus and packet.payload:
+            return [rtp.Block(opus, 0, packet.payload)]
+        if packet.payload_type == self._offer.red and self._offer.red:
+            blocks = rtp.unpack_red(packet.payload)
+            if blocks is not None and blocks[-1].payload_type == opus and blocks[-1].payload:
+                return blocks
+        return []
 
     def _on_rtcp(self, incoming: pylibsrtp.Session, data: bytes, now: float) -> None:
         reporter = int.from_bytes(data[4:8], "big")
@@ -384,6 +405,7 @@ class Peer:
         self.last_heard = now
         if self._source in self._reports.take(clear, now):
             self._source = 0  # BYE: whichever source comes next is followed at once
+        self._suit_link()
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -449,10 +471,12 @@ class Peer:
             decoded=voice.decoded,
             lost=jitter.lost,
             recovered=jitter.recovered,
+            restored=jitter.restored,
             late=jitter.late,
             jitter_target_ms=round(jitter.target_ms, 1),
             packets_out=self.sender.packets,
             bytes_out=self.sender.wire_bytes,
+            copies=bool(self.sender.red_type),
             remote_loss=self._reports.loss,
             rtt_s=self._reports.rtt_s,
             srtp_profile=keys.profile.name if keys is not None else "",

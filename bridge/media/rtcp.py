@@ -52,7 +52,7 @@ def sender_report(
 ) -> bytes:
     """SR and SDES CNAME in one compound packet (RFC 3550 §6.1). ``timestamp`` is our RTP time at ``unix_s``."""
     body = struct.pack("!IQIII", ssrc, ntp(unix_s), timestamp, packets & 0xFFFF_FFFF, octets & 0xFFFF_FFFF)
-    return _packet(_SR, len(blocks), body + b"".join(map(_pack_block, blocks))) + _sdes(ssrc, cname)
+    return _packet(_SR, len(blocks), body + b"".join(map(pack_block, blocks))) + _sdes(ssrc, cname)
 
 
 def bye(ssrc: int, cname: str) -> bytes:
@@ -66,7 +66,8 @@ def _sdes(ssrc: int, cname: str) -> bytes:
     return _packet(_SDES, 1, chunk + bytes(4 - len(chunk) % 4))  # ends with at least one zero byte, §6.5
 
 
-def _pack_block(block: ReportBlock) -> bytes:
+def pack_block(block: ReportBlock) -> bytes:
+    """The 24 bytes of a report block (RFC 3550 §6.4.1)."""
     lost = min(max(block.lost, -0x80_0000), 0x7F_FFFF) & 0xFF_FFFF
     word = min(int(block.loss * 256), 255) << 24 | lost
     return struct.pack("!IIIIII", block.ssrc, word, block.highest, block.jitter, block.lsr, block.dlsr)

@@ -107,3 +107,56 @@ def pack_tail(csrcs: Sequence[tuple[int, int]], level: int, level_id: int, csrc_
         parts.append(b"\xbe\xde" + (len(block) // 4).to_bytes(2, "big") + block)
     parts.append(payload)
     return b"".join(parts)
+
+
+# -- redundancy (RFC 2198) ----------------------------------------------------------------------
+
+MAX_COPY = 1023
+"""Bytes in a redundant block: its length has ten bits."""
+COPY_HEAD = 5
+"""Bytes that a copy takes beside its own: its head, and that of the primary block."""
+_MAX_OFFSET = 1 << 14  # samples: 341 ms
+_MAX_BLOCKS = 8
+_copy = struct.Struct("!BHB")
+
+
+class Block(NamedTuple):
+    """One of the payloads in a RED payload. ``offset``: samples that it is older than the packet's timestamp."""
+
+    payload_type: int
+    offset: int
+    payload: bytes
+
+
+def unpack_red(payload: bytes) -> list[Block] | None:
+    """The blocks of a RED payload, the oldest first, the primary one last; None if it is malformed."""
+    heads: list[tuple[int, int, int]] = []
+    at = 0
+    while at < len(payload) and payload[at] & 0x80:
+        if at + 4 > len(payload) or len(heads) == _MAX_BLOCKS:
+            return None
+        word = int.from_bytes(payload[at + 1 : at + 4], "big")
+        heads.append((payload[at] & 0x7F, word >> 10, word & MAX_COPY))
+        at += 4
+    if at >= len(payload):
+        return None
+    primary = payload[at] & 0x7F
+    at += 1
+    blocks = []
+    for kind, offset, size in heads:
+        if at + size > len(payload):
+            return None
+        blocks.append(Block(kind, offset, payload[at : at + size]))
+        at += size
+    return [*blocks, Block(primary, 0, payload[at:])]
+
+
+def pack_red(payload_type: int, payload: bytes, copy: bytes = b"", offset: int = 0) -> bytes:
+    """``payload`` with ``copy``, which is ``offset`` samples older, in front; without it where there is none."""
+    if not copy:
+        return bytes((payload_type,)) + payload
+    assert len(copy) <= MAX_COPY
+    assert 0 < offset < _MAX_OFFSET
+    word = offset << 10 | len(copy)
+    head = _copy.pack(0x80 | payload_type, word >> 8, word & 0xFF)
+    return b"".join((head, bytes((payload_type,)), copy, payload))

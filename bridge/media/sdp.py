@@ -63,6 +63,7 @@ class Offer:
     password: str
     fingerprints: Fingerprints
     payload_type: int
+    red: int  # payload type of redundancy around it (RFC 2198), 0 where it was not offered
     max_ptime: int  # ms of sound that a packet to them may hold (RFC 8866 §6.4); we never go below 20
     direction: str
     extensions: Mapping[str, tuple[int, str]]  # URI → (id, the offered direction or "")
@@ -94,6 +95,7 @@ def parse(text: object) -> Offer:
         raise BadInput("offer a=rtcp-mux", None, "offer rtcp-mux: there is one port for all (RFC 8834 §4.5)")
     voice = _first(sections, ("sendrecv", "sendonly")) if audio.direction == "recvonly" else None
     carriers = [audio.attributes, session, *(each.attributes for each in sections if each.mid in bundled[:1])]
+    opus = _opus(audio)
     setup = _found(carriers, "setup", ["actpass"])[0]
     if setup not in ("actpass", "active"):
         raise BadInput("offer a=setup", setup, "use actpass: we are the DTLS server (RFC 8842 §5.2)")
@@ -102,7 +104,8 @@ def parse(text: object) -> Offer:
         ufrag=_ice(carriers, "ice-ufrag", 4),
         password=_ice(carriers, "ice-pwd", 22),
         fingerprints=_fingerprints(_found(carriers, "fingerprint", [])),
-        payload_type=_opus(audio),
+        payload_type=opus,
+        red=_red(audio, opus),
         max_ptime=_max_ptime(audio.one("maxptime")),
         direction=_DIRECTIONS[audio.direction],
         extensions=_extensions(audio),
@@ -182,13 +185,20 @@ def _fingerprints(values: Sequence[str]) -> Fingerprints:
     return frozenset(found)
 
 
-def _opus(audio: Section) -> int:
+def _payload_types(audio: Section, codec: str) -> list[int]:
+    found = []
     for value in audio.attributes.get("rtpmap", []):
-        number, _, codec = value.partition(" ")
+        number, _, name = value.partition(" ")
         kind = _number(number, 127)
         usable = kind is not None and not 64 <= kind < 96  # RFC 5761 §4
-        if kind is not None and usable and number in audio.formats and codec.strip().lower() == "opus/48000/2":
-            return kind
+        if kind is not None and usable and number in audio.formats and name.strip().lower() == codec:
+            found.append(kind)
+    return found
+
+
+def _opus(audio: Section) -> int:
+    for kind in _payload_types(audio, "opus/48000/2"):
+        return kind
     raise BadInput("offer a=rtpmap", audio.attributes.get("rtpmap", [None])[0], "offer opus/48000/2 (RFC 7587)")
 
 
@@ -196,6 +206,16 @@ def _events(audio: Section) -> frozenset[int]:
     named = (value.lower().split(" ", 1) for value in audio.attributes.get("rtpmap", []) if " " in value)
     kinds = (_number(number, 127) for number, name in named if name.strip() in _EVENTS and number in audio.formats)
     return frozenset(kind for kind in kinds if kind is not None)
+
+
+def _red(audio: Section, opus: int) -> int:
+    """The payload type of redundancy around Opus, two blocks at least; 0 where there is none."""
+    for kind in _payload_types(audio, "red/48000/2"):
+        wanted = [each.split(" ", 1)[1] for each in audio.attributes.get("fmtp", []) if each.startswith(f"{kind} ")]
+        blocks = wanted[0].strip().split("/") if wanted else []
+        if kind != opus and len(blocks) > 1 and set(blocks) == {str(opus)}:
+            return kind
+    return 0
 
 
 def _max_ptime(value: str | None) -> int:
@@ -289,19 +309,22 @@ def _head(ours: Ours, section: Section, formats: str) -> list[str]:
 
 
 def _opus_section(offer: Offer, ours: Ours, section: Section, direction: str) -> list[str]:
-    opus = offer.payload_type
+    opus, red = offer.payload_type, offer.red
+    # First what they shall send: copies, as all the listeners hear what a speaker's link loses (RFC 8829 §5.3.1).
+    formats = [str(each) for each in ((red, opus) if direction in ("sendrecv", "recvonly") else (opus, red)) if each]
     extensions = []
     for uri, (number, offered) in _extensions(section).items():
         mine = {"sendonly": "/recvonly", "recvonly": "/sendonly", "inactive": "/inactive"}.get(offered, "")
         extensions.append(f"a=extmap:{number}{mine} {uri}")
     keys = sorted(offer.events & _events(section))  # clients send keys by the clock rate of the codec in use, or 8000
     return [
-        *_head(ours, section, " ".join(map(str, (opus, *keys)))),
+        *_head(ours, section, " ".join([*formats, *map(str, keys)])),
         *_transport(offer, ours),
         *extensions,
         f"a={direction}",
         f"a=rtpmap:{opus} opus/48000/2",
         f"a=fmtp:{opus} minptime=10;useinbandfec=1;usedtx=1",
+        *([f"a=rtpmap:{red} red/48000/2", f"a=fmtp:{red} {opus}/{opus}"] if red else []),
         *(f"a=rtpmap:{each}" for each in section.attributes.get("rtpmap", []) if each.split(" ")[0] in map(str, keys)),
     ]
 

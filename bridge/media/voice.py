@@ -92,6 +92,10 @@ class Voice:
         """One authenticated packet, gate open."""
         self.jitter.put(sequence, timestamp, payload, opus.samples_in(payload), now)
 
+    def restore(self, sequence: int, timestamp: int, payload: bytes) -> None:
+        """The copy of an earlier packet, which one that was ``put`` has brought."""
+        self.jitter.restore(sequence, timestamp, payload, opus.samples_in(payload))
+
     def open_gate(self) -> None:
         if not self.open:
             self.open = True

@@ -160,7 +160,7 @@ async def test_raw_peer_is_heard_and_hears(relay: tuple[Workers, Witness], raw: 
         assert info is not None
         assert info.ssrc == packet.ssrc
         assert report[28 + 1] == 202  # SDES follows the sender's report of 28 bytes
-    raw.send_report(_receiver_report(raw.ssrc, packet.ssrc, info.ntp_middle))
+    raw.tell_loss(packet.ssrc, 0.25, info.ntp_middle)
 
     async def counted() -> bool:
         return (await workers.stats()).peers[PeerId("raw")].rtt_s is not None
@@ -170,11 +170,6 @@ async def test_raw_peer_is_heard_and_hears(relay: tuple[Workers, Witness], raw: 
     assert stats.remote_loss == 0.25
     await workers.leave(PeerId("raw"))
     assert b"\x81\xcb\x00\x01" + packet.ssrc.to_bytes(4, "big") in await raw.report()
-
-
-def _receiver_report(from_ssrc: int, about: int, lsr: int) -> bytes:
-    words = (from_ssrc, about, 64 << 24, 1, 0, lsr, 0)
-    return b"\x81\xc9\x00\x07" + b"".join(word.to_bytes(4, "big") for word in words)
 
 
 async def test_address_moves_only_by_a_check_that_holds(relay: tuple[Workers, Witness], raw: RawPeer) -> None:

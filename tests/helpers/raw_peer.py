@@ -14,7 +14,7 @@ import numpy as np
 import pylibsrtp
 from OpenSSL import SSL
 
-from bridge.media import opus, rtp, stun
+from bridge.media import opus, rtcp, rtp, stun
 from bridge.media.dtls import Association, Identity, Profile
 from tests.helpers.tone import Samples, sine
 
@@ -37,6 +37,7 @@ a={direction}\r
 a=maxptime:{max_ptime}\r
 a=rtpmap:111 opus/48000/2\r
 a=rtpmap:63 red/48000/2\r
+a=fmtp:63 {red}\r
 a=rtpmap:110 telephone-event/48000\r
 """
 
@@ -56,6 +57,7 @@ class RawPeer:
         self.answers_checks = True
         self.direction = "sendrecv"
         self.max_ptime = 120
+        self.red = ""  # such as 111/111: two blocks of Opus (RFC 2198); else none is understood
         self.checks_seen = 0
         self.ssrc, self.sequence, self.timestamp = secrets.randbits(32) or 1, 65_530, 2**32 - 4800  # both wrap soon
         self._encoder = opus.Encoder()
@@ -86,6 +88,7 @@ class RawPeer:
             session=self._session,
             direction=self.direction,
             max_ptime=self.max_ptime,
+            red=self.red,
             ufrag=self.ufrag,
             password=self.password,
             fingerprint=self.fingerprint,
@@ -224,8 +227,20 @@ class RawPeer:
                     clear: bytes = self._incoming.unprotect_rtcp(data)
                     return clear
 
+    def loss_report(self, about: int, loss: float, lsr: int = 0) -> bytes:
+        """A receiver report (RFC 3550 §6.4.2) about the relay's SSRC, in clear."""
+        block = rtcp.ReportBlock(about, loss, 1, 0, 0, lsr, 0)
+        return b"\x81\xc9\x00\x07" + self.ssrc.to_bytes(4, "big") + rtcp.pack_block(block)
+
+    def tell_loss(self, about: int, loss: float, lsr: int = 0) -> None:
+        self.send_report(self.loss_report(about, loss, lsr))
+
+    def protect_report(self, report: bytes) -> bytes:
+        protected: bytes = self._outgoing.protect_rtcp(report)
+        return protected
+
     def send_report(self, report: bytes) -> None:
-        self.send(self._outgoing.protect_rtcp(report))
+        self.send(self.protect_report(report))
 
     def close(self) -> None:
         self.main.close()

@@ -21,7 +21,7 @@ import pytest
 from bridge.media import fanout_native, opus, rtp
 from bridge.media.control import WorkerSettings
 from bridge.media.dtls import PROFILES, Keys
-from bridge.media.fanout import KEEP_ALIVE_TICKS, Engine, PythonEngine, Sender, Stage, pieces
+from bridge.media.fanout import KEEP_ALIVE_TICKS, Engine, PythonEngine, Sender, Stage, copied, pieces
 from bridge.media.fanout_native import NativeEngine, NotThere
 from bridge.media.mixer import QUIET, Frame, Output, mix_key
 from bridge.media.opus import FRAME, Samples
@@ -183,7 +183,7 @@ def random_history(seed: int, ears: list[Ear], stage: Stage) -> list[list[bytes]
     for _ in range(300):
         tick += chance.choice((1,) * 30 + (2, 3, 7))
         ear = chance.choice(ears)
-        match chance.randrange(13):
+        match chance.randrange(14):
             case 0:
                 ear.sender.hear = not ear.sender.hear
             case 1:
@@ -196,6 +196,8 @@ def random_history(seed: int, ears: list[Ear], stage: Stage) -> list[list[bytes]
                 ear.sender.wanted = not ear.sender.wanted
             case 6 if ear in inside:
                 stage.leave_out(ear.sender, frozenset(chance.sample(owners, chance.randrange(3))))
+            case 7:
+                ear.sender.red_type = 0 if ear.sender.red_type else chance.choice((1, 63, 127))
             case 5 if ear in inside:
                 stage.remove(ear.sender)
                 inside.discard(ear)
@@ -226,7 +228,7 @@ def test_both_engines_send_the_same_bytes(seed: int) -> None:
         for ear, ids, start, hears in zip(ears, extensions, starts, hear, strict=True):
             fresh = Sender(ear.sender.owner, ear.sender._seat)
             fresh.ssrc, fresh.timestamp_base = ear.sender.ssrc, ear.sender.timestamp_base
-            fresh.index, fresh.payload_type = start, 111
+            fresh.index, fresh.payload_type, fresh.red_type = start, 111, 63 if start else 0
             (fresh.level_id, fresh.csrc_level_id), fresh.hear = ids, hears
             fresh.address = ear.socket.getsockname()
             fresh.pace(3)
@@ -373,6 +375,74 @@ def test_frames_of_the_own_mix_from_the_first_to_the_last(hall: Hall) -> None:
     wanted = [1000 + number if number in talks else number for number in range(1, 149)]
     assert [each for packet in laptop.packets for each in numbers_in(packet.payload)][:148] == wanted
     assert [each for packet in other.packets for each in numbers_in(packet.payload)][:148] == list(range(1, 149))
+
+
+# -- copies (RFC 2198) ----------------------------------------------------------------------------
+
+
+def test_each_packet_brings_the_one_before_again(hall: Hall) -> None:
+    """Of the sound of any packet that is lost, nothing is missing; timestamps and samples are those of the original."""
+    frames = encoded()[:60]
+    plain, *ears = [Ear(ticks=1), *(Ear(seat=n, ticks=ticks) for n, ticks in enumerate((1, 2, 3)))]
+    for ear in ears:
+        ear.sender.red_type = 63
+    hall.enter(plain, *ears)
+    hall.play(*frames, *[QUIET] * 6)
+    want = decoded(plain)
+    for ear in ears:
+        assert {packet.payload_type for packet in ear.packets} == {63}
+        copies: dict[int, bytes] = {}
+        previous: rtp.Packet | None = None
+        for number, packet in enumerate(ear.packets):
+            *before, primary = rtp.unpack_red(packet.payload) or []
+            assert (primary.payload_type, primary.offset) == (111, 0)
+            assert len(before) == (number > 0), "no second copy of what is older"
+            for copy in before:
+                assert copy.payload_type == 111
+                assert previous is not None
+                assert copy.offset == (packet.timestamp - previous.timestamp) & 0xFFFF_FFFF
+                assert copy.payload == (rtp.unpack_red(previous.payload) or [])[-1].payload
+                copies[number - 1] = copy.payload
+            previous = packet
+            if primary.payload == QUIET.payload:
+                break
+        assert len(copies) >= len(frames) // ear.sender.period
+        lossy = random.Random(ear.sender.period)
+        packets, ear.packets = ear.packets, []
+        for number, packet in enumerate(packets):
+            kept = number not in copies or lossy.random() > 0.3
+            payload = (rtp.unpack_red(packet.payload) or [])[-1].payload if kept else copies[number]
+            ear.packets.append(packet._replace(payload=payload))
+        end = (len(frames) + 1) * FRAME
+        assert np.array_equal(decoded(ear)[:end], want[:end])
+
+
+def test_a_copy_is_the_packet_before_or_nothing() -> None:
+    def again(*frames: Frame) -> list[int]:
+        payload = copied(list(enumerate(frames, 1)))
+        return numbers_in(payload) if payload else []
+
+    a, b, c = numbered(1), numbered(2), numbered(3)
+    assert again(a, b, c) == [1, 2, 3]
+    assert again(c) == [3]
+    assert again() == again(QUIET) == []
+    assert again(numbered(1, toc=0xF8), b, c) == []  # these were two packets
+    assert again(a, QUIET) == []
+    assert again(said(b"\x78\x01")) == []  # DTX
+    assert again(numbered(1, size=1018)) == [1]
+    assert again(numbered(1, size=1019)) == []  # its length would need eleven bits
+    assert again(numbered(1, size=500), numbered(2, size=520)) == []
+
+
+def test_a_packet_with_a_copy_stays_below_1200_bytes(hall: Hall) -> None:
+    ear = Ear(ticks=1)
+    ear.sender.red_type = 63
+    hall.enter(ear)
+    hall.play(*(numbered(n, size=size) for n, size in enumerate((500, 500, 570, 600, 1080, 40))))
+    found = [rtp.unpack_red(packet.payload) or [] for packet in ear.packets]
+    assert [[numbers_in(block.payload)[0] for block in each] for each in found] == [[0], [0, 1], [1, 2], [3], [4], [5]]
+    assert max(len(packet.payload) for packet in ear.packets) < 1100
+    assert ear.sender.octets == sum(len(packet.payload) for packet in ear.packets)
 
 
 # -- silence --------------------------------------------------------------------------------------

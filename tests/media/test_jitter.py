@@ -241,3 +241,25 @@ def test_five_percent_loss_stalls_nobody(loss: float) -> None:
     nothing = run.count(Kind.NOTHING) - 15
     assert nothing / 3000 < 0.005
     assert run.buffer.recovered > 0.7 * run.buffer.lost
+
+
+def test_a_copy_fills_the_gap_it_is_for_and_no_other() -> None:
+    """RFC 2198: each packet brings the one before again; two in a row are lost once, singly otherwise."""
+    run, buffer = Run(65_500, 2**32 - 20 * FRAME), None
+    lost = {30, 50, 51, 70}
+    for number in range(100):
+        now = number * 0.02 + 0.01
+        buffer = run.buffer
+        stamp, sequence = (run.first_timestamp + number * FRAME) & 0xFFFF_FFFF, run.first_sequence + number & 0xFFFF
+        if number not in lost:
+            buffer.put(sequence, stamp, number.to_bytes(4, "big"), FRAME, now)
+            copy = (number - 1).to_bytes(4, "big") if number else b"what was said before the gate opened"
+            restored = buffer.restore(sequence - 1 & 0xFFFF, (stamp - FRAME) & 0xFFFF_FFFF, copy, FRAME)
+            assert restored is (number - 1 in lost)
+        run._take(now + 0.003, True, 0)
+    assert buffer is not None
+    assert [number for number in range(run.played[-1] + 1) if number not in run.played] == [50]
+    assert (buffer.restored, buffer.lost, buffer.late, buffer.duplicates) == (3, 1, 0, 0)
+    assert not buffer.restore(1, (run.first_timestamp + 200 * FRAME) & 0xFFFF_FFFF, b"of the future", FRAME)
+    assert not buffer.restore(1, (run.first_timestamp + 98 * FRAME + 480) & 0xFFFF_FFFF, b"overlaps", FRAME)
+    assert not buffer.restore(1, (run.first_timestamp + 97 * FRAME) & 0xFFFF_FFFF, b"no Opus", 0)

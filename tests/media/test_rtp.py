@@ -65,3 +65,38 @@ def test_any_bytes_are_survived(data: bytes, level_id: int) -> None:
 @pytest.mark.parametrize(("second", "answer"), [(200, True), (201, True), (111, False), (111 | 0x80, False)])
 def test_rtcp_is_told_apart(second: int, answer: bool) -> None:
     assert rtp.is_rtcp(bytes((0x80, second))) is answer
+
+
+@given(st.lists(st.binary(max_size=1023), max_size=8), st.binary(max_size=200))
+def test_blocks_of_red_are_read(copies: list[bytes], primary: bytes) -> None:
+    """RFC 2198 §3, the heads written by hand."""
+    heads, count = b"", len(copies)
+    for number, each in enumerate(copies):
+        heads += (0x80 << 24 | 111 << 24 | (count - number) * 960 << 10 | len(each)).to_bytes(4, "big")
+    found = rtp.unpack_red(heads + b"\x6f" + b"".join(copies) + primary)
+    wanted = [(111, (count - number) * 960, each) for number, each in enumerate(copies)]
+    assert found == [*wanted, (111, 0, primary)]
+    if count == 1 and copies[0]:
+        assert rtp.pack_red(111, primary, copies[0], 960) == heads + b"\x6f" + copies[0] + primary
+    if not count:
+        assert rtp.pack_red(111, primary) == b"\x6f" + primary
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xef",
+        b"\xef\x0f\x00\x01",  # no primary block
+        b"\xef\x0f\x00\x02\x6f\x01",  # the copy is longer than the packet
+        b"\xef\x0f\x00\x00" * 9 + b"\x6f",  # too many
+    ],
+)
+def test_malformed_red_is_none(data: bytes) -> None:
+    assert rtp.unpack_red(data) is None
+
+
+@given(st.binary(max_size=80))
+def test_any_red_is_survived(data: bytes) -> None:
+    blocks = rtp.unpack_red(data)
+    assert blocks is None or sum(len(each.payload) for each in blocks) < len(data)

@@ -43,10 +43,12 @@ def test_every_section_is_answered_in_its_place(name: str) -> None:
     parsed = SessionDescription.parse(answer)
     first = next(number for number, kind in enumerate(wanted) if kind == "audio")
     media = parsed.media[first]
-    names = [codec.name for codec in media.rtp.codecs]
+    codecs = {codec.name: codec.parameters for codec in media.rtp.codecs}
     keys = len(re.findall("telephone-event", re.split("(?m)^m=", offer)[first + 1]))
-    assert names == ["opus", *["telephone-event"] * keys]
-    assert media.rtp.codecs[0].parameters == {"minptime": 10, "useinbandfec": 1, "usedtx": "1"}
+    assert [codec.name for codec in media.rtp.codecs].count("telephone-event") == keys
+    codecs.pop("telephone-event", None)
+    assert codecs.pop("opus") == {"minptime": 10, "useinbandfec": 1, "usedtx": "1"}
+    assert codecs == ({"red": {"111/111": None}} if "red/48000/2" in offer else {})
     assert media.dtls is not None
     assert media.dtls.role == "server"
     assert [(each.ip, each.port, each.type) for each in media.ice_candidates] == [
@@ -109,6 +111,26 @@ def test_extensions_as_offered_and_no_others() -> None:
     assert sdp.parse(GOOD).extension(rtp.CSRC_AUDIO_LEVEL) == 0
     lines = re.findall(r"a=extmap:(.*)\r", answered(offer))
     assert lines == [f"1 {rtp.AUDIO_LEVEL}", f"4 {rtp.MID}", f"2/sendonly {rtp.CSRC_AUDIO_LEVEL}"]
+
+
+def test_copies_are_asked_for_before_what_they_are_of() -> None:
+    """RFC 2198. Browsers send what the answer names first; a listener is not concerned."""
+    formats = r"(?m)^m=audio \d+ \S+ ([\d ]+)\r"
+    for direction, order in (("recvonly", "111 63"), ("sendrecv", "63 111"), ("sendonly", "63 111")):
+        answer = answered(GOOD.replace("a=recvonly", f"a={direction}"))
+        assert re.findall(formats, answer) == [order]
+        assert "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n" in answer
+    hears, speaks = (re.findall(formats, answered(OFFERS["element-call-0.26-speaker"]))[n] for n in (0, -1))
+    assert (hears, speaks) == ("111 63", "63 111")
+
+
+@pytest.mark.parametrize("fmtp", ["", "a=fmtp:63 111\n", "a=fmtp:63 111/110\n", "a=fmtp:63 \n", "a=fmtp:64 111/111\n"])
+def test_other_redundancy_is_not_taken(fmtp: str) -> None:
+    offer = GOOD.replace("a=fmtp:63 111/111\n", fmtp)
+    assert offer != GOOD
+    assert sdp.parse(GOOD).red == 63
+    assert sdp.parse(offer).red == 0
+    assert "red" not in answered(offer)
 
 
 def test_values_read() -> None:

@@ -1,0 +1,199 @@
+"""What any relay must do on links that lose packets: copies both ways (RFC 2198), reports, replays."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from bridge.ids import PeerId, StageId
+from bridge.media import opus, rtcp, rtp
+from bridge.media.control import PeerStats
+from bridge.media.workers import Workers
+from tests.helpers.raw_peer import RawPeer
+from tests.helpers.relay import BACKENDS, HANG_S, Witness, loud, on_stage, running, until
+
+STAGE = StageId("stage")
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda each: each.__name__)
+async def relay(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Workers, Witness]]:
+    async with running(request.param) as both:
+        yield both
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Workers]:
+    """For what concerns the way in: with one of the engines that send."""
+    async with running(BACKENDS[0]) as (workers, _):
+        yield workers
+
+
+@pytest.fixture
+def raw() -> Iterator[RawPeer]:
+    peer = RawPeer()
+    yield peer
+    peer.close()
+
+
+async def connected(workers: Workers, raw: RawPeer, *, speak: bool, red: str = "111/111") -> None:
+    raw.red = red
+    answer = await workers.join(STAGE, PeerId("raw"), "raw", raw.offer, hear=True, speak=speak)
+    raw.take(answer.sdp)
+    await raw.check()
+    await raw.handshake()
+
+
+async def stats(workers: Workers) -> PeerStats:
+    return (await workers.stats()).peers[PeerId("raw")]
+
+
+async def row_of(raw: RawPeer, payload_type: int, samples: int) -> list[rtp.Packet]:
+    """Packets up to ten in a row that are of one payload type and whose newest block has one length."""
+    packets: list[rtp.Packet] = []
+
+    def fits(packet: rtp.Packet) -> bool:
+        blocks = rtp.unpack_red(packet.payload) if packet.payload_type == 63 else [rtp.Block(111, 0, packet.payload)]
+        return packet.payload_type == payload_type and opus.samples_in((blocks or [])[-1].payload) == samples
+
+    async with asyncio.timeout(HANG_S):
+        while len(packets) < 10 or not all(map(fits, packets[-10:])):
+            packets.append(await raw.packet())
+    return packets
+
+
+async def test_a_lossy_link_gets_each_packet_twice_until_it_is_clean(
+    relay: tuple[Workers, Witness], raw: RawPeer
+) -> None:
+    workers, _ = relay
+    await connected(workers, raw, speak=False)
+    async with on_stage(workers, ("ava", True)) as (ava,):
+        ava.client.say(440)
+        ssrc = (await row_of(raw, 111, 2880))[-1].ssrc
+        raw.tell_loss(ssrc ^ 1, 0.5)  # about somebody else
+        raw.tell_loss(ssrc, 0.02)
+        await row_of(raw, 111, 2880)
+        raw.tell_loss(ssrc, 0.03)
+        packets = (await row_of(raw, 63, 2880))[-10:]
+        assert (await stats(workers)).copies
+        for before, packet in itertools.pairwise(packets):
+            copy, _ = rtp.unpack_red(packet.payload) or []
+            assert (copy.offset, copy.payload) == (2880, (rtp.unpack_red(before.payload) or [])[-1].payload)
+            assert (packet.sequence - before.sequence) & 0xFFFF == 1
+        await workers.gate(PeerId("raw"), hear=True, speak=True)
+        await row_of(raw, 63, 960)
+        await workers.gate(PeerId("raw"), hear=True, speak=False)
+        for _ in range(5):
+            raw.tell_loss(ssrc, 0.0)
+        await row_of(raw, 63, 2880)
+        raw.tell_loss(ssrc, 0.0)
+        await row_of(raw, 111, 2880)
+        assert not (await stats(workers)).copies
+
+
+async def test_who_understands_no_copies_gets_short_packets(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    """In-band FEC gives back 20 ms of a lost packet at most."""
+    workers, _ = relay
+    await connected(workers, raw, speak=False, red="")
+    async with on_stage(workers, ("ava", True)) as (ava,):
+        ava.client.say(440)
+        ssrc = (await row_of(raw, 111, 2880))[-1].ssrc
+        raw.tell_loss(ssrc, 0.03)
+        await row_of(raw, 111, 960)
+        for _ in range(6):
+            raw.tell_loss(ssrc, 0.0)
+        await row_of(raw, 111, 2880)
+
+
+async def test_copies_from_a_speaker_fill_what_is_lost(receiver: Workers, raw: RawPeer) -> None:
+    """Every third packet is lost, never two in a row: of the sound next to nothing is. The gate counts as ever."""
+    await connected(receiver, raw, speak=False)
+    before = b""
+    async with on_stage(receiver, ("ava", True), ("ben", False)) as (ava, ben):
+        ava.client.say(660)
+        voice = raw.voice(440, 155)
+        for payload in voice[:5]:
+            raw.send(raw.protect(rtp.pack_red(111, payload), payload_type=63))
+
+        async def gated() -> bool:
+            return (await stats(receiver)).gated == 5
+
+        await until(gated, "packets before the gate")
+        await receiver.gate(PeerId("raw"), hear=True, speak=True)
+        await row_of(raw, 111, 960)
+        for number, payload in enumerate(voice[5:]):
+            packet = raw.protect(rtp.pack_red(111, payload, before, 960), payload_type=63)
+            if number % 3 != 1:
+                raw.send(packet)
+            before = payload
+            await raw.packet()  # one comes for each that goes: the relay's clock paces us
+        await ben.client.hear(lambda heard: loud(440)(heard) and loud(660)(heard), window_s=2)
+    found = await stats(receiver)
+    assert found.packets_in == 5 + 100
+    assert found.restored > 40, "of 50, but for the first: the buffer had not learnt to wait for copies"
+    assert found.lost < 10
+    assert found.ignored == 0
+
+
+async def test_broken_copies_cost_nothing_else(receiver: Workers, raw: RawPeer) -> None:
+    await connected(receiver, raw, speak=True)
+    good = rtp.pack_red(111, raw.voice(440, 1)[0])
+    broken = [b"", b"\xef", b"\xef\x0f\x00\x02\x6f\x01", b"\x6f", b"\x00" + good[1:], b"\xef\x0f\x00\x00" * 9 + good]
+    for payload in (*broken, good):
+        raw.send(raw.protect(payload, payload_type=63))
+
+    async def decoded() -> bool:
+        return (await stats(receiver)).decoded == 1
+
+    await until(decoded, "the good one")
+    assert (await stats(receiver)).ignored == len(broken)
+
+
+async def test_a_report_that_comes_again_is_refused(receiver: Workers, raw: RawPeer) -> None:
+    """SRTCP's replay protection (RFC 3711 §3.3.2), and its authentication: loss and round trip stay what they were."""
+    await connected(receiver, raw, speak=False)
+    ssrc = (await raw.packet()).ssrc
+
+    def told(loss: float) -> bytes:
+        return raw.protect_report(raw.loss_report(ssrc, loss))
+
+    old, new = told(0.5), told(0.25)
+    forged = bytearray(told(0.75))
+    forged[-1] ^= 1
+    for datagram in (old, new, old, bytes(forged)):
+        raw.send(datagram)
+
+    async def refused() -> bool:
+        return (await stats(receiver)).refused == 2
+
+    await until(refused, "the refusals")
+    assert (await stats(receiver)).remote_loss == 0.25
+
+
+async def test_reports_are_few_and_tell_what_was_received(receiver: Workers, raw: RawPeer) -> None:
+    """RFC 3550 §6.2: one in four seconds at most; a source that said good-bye makes place for another at once."""
+    await connected(receiver, raw, speak=True)
+    await raw.report()
+    began = asyncio.get_running_loop().time()
+    for number, payload in enumerate(raw.voice(440, 40)):
+        packet = raw.protect(payload)
+        if number % 4 != 1:
+            raw.send(packet)
+    blocks: list[rtcp.ReportBlock] = []
+    while not blocks:
+        blocks = rtcp.parse(await raw.report()).blocks
+        raw.send(raw.check_message())
+    assert (blocks[0].ssrc, blocks[0].lost, blocks[0].loss) == (raw.ssrc, 10, 0.25)
+    assert asyncio.get_running_loop().time() - began > 3.9
+
+    raw.send_report(rtcp.bye(raw.ssrc, "raw"))
+    raw.ssrc ^= 1
+    raw.send(raw.protect(raw.voice(440, 1)[0]))
+
+    async def heard() -> bool:
+        return (await stats(receiver)).packets_in == 31
+
+    await until(heard, "the other source")
+    assert (await stats(receiver)).ignored == 0
