@@ -11,7 +11,7 @@ were fed the same samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -43,6 +43,7 @@ class Format:
 
     bitrate: int = 48_000
     channels: int = 1
+    loss_percent: int = 5
 
 
 def format_of(sound: Sound, bitrate: int) -> Format:
@@ -79,7 +80,7 @@ class _Stream:
 
     def __init__(self, form: Format, without: frozenset[str] = frozenset(), like: _Stream | None = None) -> None:
         self.format, self.without = form, without
-        self.encoder = Encoder(form.bitrate, channels=form.channels)
+        self.encoder = Encoder(form.bitrate, form.loss_percent, form.channels)
         self.limiter = Limiter()
         self.silent_ticks = _TAIL + 1
         self.encodes = 0
@@ -94,8 +95,9 @@ class _Stream:
         """From the next frame on. Another number of channels needs another encoder, which begins with a fade."""
         if form.channels == self.format.channels:
             self.encoder.set_bitrate(form.bitrate)
+            self.encoder.expect_loss(form.loss_percent)
         else:
-            self.encoder = Encoder(form.bitrate, channels=form.channels)
+            self.encoder = Encoder(form.bitrate, form.loss_percent, form.channels)
             self._fade_in = True
         self.format = form
 
@@ -268,6 +270,11 @@ class Mixer:
         self._own.update(fresh)
         for stream in self._own.values():
             stream.encoder.set_complexity(opus.COMPLEXITY if len(self._own) <= _FEW else _HURRIED)
+
+    def expect_loss(self, percent: int) -> None:
+        """What the listeners' links lose, for in-band FEC. Music has none: with more than 8 % libopus codes it as speech."""
+        if self._next.channels == 1 and percent != self._next.loss_percent:
+            self._next = replace(self._next, loss_percent=percent)
 
     def levels(self, voices: Iterable[Voice]) -> dict[int, int] | None:
         """Called once a tick: who talks now, or None where there is nothing to tell yet."""

@@ -64,6 +64,9 @@ class Hub(Protocol):
     def pressed(self, peer: Peer, key: str) -> None:
         """A telephone's key went down."""
 
+    def wants_fec(self, peer: Peer) -> None:
+        """For the next seconds packets should hold in-band FEC."""
+
     def moved(self, path: str) -> None:
         """A peer that was connected by the other path now is by this one, "udp" or "tcp"."""
 
@@ -429,6 +432,8 @@ class Peer:
                 self.sender.address = None
             if now - self._checked_at > _CHECK_EVERY_S:
                 self._check_new_address(now)
+        if self._reports.watch.lossy and not self._offer.red:
+            self.hub.wants_fec(self)
         if self._reports.is_due(now):
             self._report(now, tick)
 

@@ -67,6 +67,7 @@ TICK_S = 0.02
 _CATCH_UP = 3  # ticks run at once after a stall; more are skipped, or the stall would grow
 _CARE_TICKS = 50  # every peer's timers are looked at once a second, a fiftieth of them each tick
 _URGENT_TICKS = 5  # … and those in a handshake each 100 ms
+_LOSS_PERCENT, _LOSSY_PERCENT = 5, 15  # told to the encoder: as a rule; while a listener depends on in-band FEC
 _LATENESS = 3000
 _NICE = -10  # a late tick is heard; a late page is not
 _MAX_PENDING_OUT = 1 << 20  # bytes waiting for the control process; levels and stream frames are dropped beyond it
@@ -81,6 +82,7 @@ class Stage:
         self.fan_out = fan_out
         self.peers: dict[str, Peer] = {}
         self.sounding: dict[Peer, None] = {}  # whose gate is open, or was and the fade is still to come
+        self.fec_until = 0  # tick: until then somebody needs in-band FEC
         self.leaving: list[Voice] = []  # whose last 10 ms fade out in the next tick
 
 
@@ -268,6 +270,9 @@ class Worker:
     def pressed(self, peer: Peer, key: str) -> None:
         self._emit(Pressed(peer.name, key))
 
+    def wants_fec(self, peer: Peer) -> None:
+        self._stages[peer.stage].fec_until = self._tick + 2 * _CARE_TICKS
+
     def moved(self, path: str) -> None:
         self._moved[path] += 1
 
@@ -344,6 +349,7 @@ class Worker:
         voices = [peer.voice for peer in stage.sounding]
         voices += stage.leaving
         stage.leaving = []
+        stage.mixer.expect_loss(_LOSSY_PERCENT if stage.fec_until > self._tick else _LOSS_PERCENT)
         output = stage.mixer.tick(voices, now)
         stage.fan_out.tick(output, self._tick)
         self.streams.write(stage.name, output.shared, self._tick)
