@@ -272,7 +272,7 @@ class Mixer:
             stream.encoder.set_complexity(opus.COMPLEXITY if len(self._own) <= _FEW else _HURRIED)
 
     def expect_loss(self, percent: int) -> None:
-        """What the listeners' links lose, for in-band FEC. Music has none: with more than 8 % libopus codes it as speech."""
+        """What the listeners' links lose, for in-band FEC. Music is left alone: it would be coded as speech."""
         if self._next.channels == 1 and percent != self._next.loss_percent:
             self._next = replace(self._next, loss_percent=percent)
 

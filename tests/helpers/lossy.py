@@ -20,6 +20,7 @@ from bridge.media import opus
 from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.workers import Workers
 from tests.helpers.browser import Browser, Kind, Page
+from tests.helpers.loud import speech
 from tests.helpers.netns import Namespace, inside, two_namespaces
 from tests.helpers.network import lose
 from tests.helpers.raw_peer import RawPeer
@@ -44,16 +45,6 @@ async function heard() {
     delay: one.jitterBufferDelay, emitted: one.jitterBufferEmittedCount };
 }
 </script>"""
-
-
-def speech(seconds: float) -> opus.Samples:
-    """Buzz, syllables and breath: enough like a voice that Opus codes it as one, so that in-band FEC is there."""
-    rng = np.random.default_rng(7)
-    times = np.arange(int(seconds * opus.RATE)) / opus.RATE
-    pitch = 120 + 20 * np.sin(2 * np.pi * 3 * times)
-    buzz = np.sign(np.sin(2 * np.pi * np.cumsum(pitch) / opus.RATE)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * times))
-    sound = 0.2 * np.convolve(buzz + 0.05 * rng.standard_normal(len(times)), np.hanning(24) / 12, "same")
-    return sound.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ class Link:
 async def _talk(raw: RawPeer) -> None:
     """For ever, one packet each 20 ms of the loop's clock."""
     loop, encoder = asyncio.get_running_loop(), opus.Encoder()
-    frames = [np.ascontiguousarray(each) for each in speech(10).reshape(-1, opus.FRAME)]
+    frames = [np.ascontiguousarray(each) for each in speech(10, -20, pause_s=0).reshape(-1, opus.FRAME)]
     began, number = loop.time(), 0
     while True:
         raw.send(raw.protect(encoder.encode(frames[number % len(frames)])))

@@ -313,6 +313,28 @@ def test_five_percent_loss_is_covered() -> None:
     assert talker.voice.jitter.lost > 30
 
 
+def test_in_band_fec_is_there_while_somebody_needs_it() -> None:
+    """SILK and hybrid have it, CELT has none (RFC 6716 §2.1.7, §3.1); music is never coded as speech for its sake."""
+    talker = Talker("ava", 1, 440)
+    stage = Stage(talker)
+
+    def has_fec(ear: str) -> bool:
+        stage.run(50, ("", ear))
+        return stage.frames[ear][-1].payload[0] >> 3 < 16
+
+    assert not has_fec("")
+    stage.mixer.expect_loss(15)
+    assert has_fec("")
+    other = Talker("ben", 2, 660)
+    stage.talkers.append(other)
+    assert has_fec("ben"), "an encoder that is new"
+    stage.mixer.expect_loss(5)
+    assert not has_fec("")
+    stage.mixer.sound = "music"
+    stage.mixer.expect_loss(15)
+    assert not has_fec("")
+
+
 def test_drifting_sender_never_ends_the_tone() -> None:
     voice, encoder, tone = Voice("ava", 1), opus.Encoder(), sine(440, 1).astype(np.float32) / 32768
     voice.open_gate()

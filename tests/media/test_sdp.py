@@ -121,7 +121,7 @@ def test_copies_are_asked_for_before_what_they_are_of() -> None:
         assert re.findall(formats, answer) == [order]
         assert "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n" in answer
     hears, speaks = (re.findall(formats, answered(OFFERS["element-call-0.26-speaker"]))[n] for n in (0, -1))
-    assert (hears, speaks) == ("111 63", "63 111")
+    assert (hears, speaks) == ("111 63 110 126", "63 111 110 126")
 
 
 @pytest.mark.parametrize("fmtp", ["", "a=fmtp:63 111\n", "a=fmtp:63 111/110\n", "a=fmtp:63 \n", "a=fmtp:64 111/111\n"])
