@@ -108,7 +108,7 @@ class App:
         parts.push_async_callback(store.close)
         outgoing = await self._homeserver(parts, store)
         ears = _Ears()
-        workers = Workers(self._worker_settings(), ears)
+        workers = Workers(self._worker_settings(), ears, len(self._config.media.ports))
         parts.push_async_callback(workers.close)
         await workers.start()
         signer = LinkSigner(config.web.link_secret)

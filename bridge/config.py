@@ -11,6 +11,7 @@ A secret may stand in three places; the first that is there counts: the environm
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -86,6 +87,15 @@ def _each(values: tuple[str, ...], parse: Callable[[str], object], remedy: str) 
 
 def _packet_ms(value: int) -> str | None:
     return None if value in (20, 40, 60) else "give 20, 40 or 60"
+
+
+_MOST_WORKERS = 64
+
+
+def _workers(value: Any) -> int | str:
+    if value == "auto" or (type(value) is int and 1 <= value <= _MOST_WORKERS):
+        return value if value == "auto" else int(value)
+    raise BadInput("", value, f"give auto, or a whole number from 1 to {_MOST_WORKERS}")
 
 
 _FROM_REGISTRATION = "make it with `eyvan generate-registration`, which says where to put it"
@@ -176,10 +186,14 @@ class WebConfig:
 
 @dataclass(frozen=True, slots=True)
 class MediaConfig:
-    """The sound. One port carries everybody's, by UDP and where that is blocked by TCP; open both in the firewall."""
+    """The sound. Each media worker has one port, by UDP and where that is blocked by TCP; open them in the firewall."""
 
     bind: str = key("0.0.0.0", "Address to receive on; 0.0.0.0 is every IPv4 interface.", _HOST)  # noqa: S104
-    port: int = key(7400, "UDP port, and TCP port.", _PORT)
+    port: int = key(7400, "UDP port, and TCP port, of the first worker; the next ones take those that follow.", _PORT)
+    workers: int | Literal["auto"] = key(
+        "auto", "Processes that carry sound, 1 to 64; a stage may span all of them. auto: as many as the machine has "
+        "cores but one, which the rest keeps, and at least one.", parse=_workers,
+    )  # fmt: skip
     tcp: bool = key(True, "Also take sound by TCP (ICE-TCP), for people whose network lets no UDP through.")
     tcp_announce_port: int = key(
         0, "The TCP port that browsers are told, where something forwards it to ours: 443 passes almost everywhere, "
@@ -195,6 +209,13 @@ class MediaConfig:
         60, "Milliseconds of sound in one packet to those who only listen: 20, 40 or 60. Longer ones cost much less "
         "and come up to 40 ms later; who may speak gets 20.", _packet_ms,
     )  # fmt: skip
+
+    @property
+    def ports(self) -> range:
+        """The port of each worker, in their order."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = max(1, min(cores - 1, _MOST_WORKERS)) if self.workers == "auto" else self.workers
+        return range(self.port, self.port + count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +343,12 @@ def load_config(path: Path | str, env: Mapping[str, str], *, need_secrets: bool 
     config: Config = read(Config, Path(path), env, need_secrets=need_secrets)
     if config.appservice.as_token and config.appservice.as_token == config.appservice.hs_token:
         raise ConfigError(f"{path}: appservice.hs_token: (secret) cannot be used; it must differ from as_token")
+    if config.media.ports[-1] > 65535:
+        last, count = config.media.ports[-1], len(config.media.ports)
+        raise ConfigError(
+            f"{path}: media.port: {config.media.port} cannot be used; {count} workers take ports up to {last}, so "
+            f"choose one up to {65536 - count}, or fewer media.workers"
+        )
     return config
 
 

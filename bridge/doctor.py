@@ -172,33 +172,48 @@ async def _written(patient: Patient) -> Finding:
 
 async def check_udp(patient: Patient) -> Finding:
     media = patient.config.media
-    where = f"UDP {media.bind} port {media.port}"
-    try:
-        with _bound(media.bind, media.port, socket.SOCK_DGRAM):
-            return good("sound port", f"{where} can be bound; see that the firewall lets it in")
-    except OSError as fault:
-        if fault.errno == errno.EADDRINUSE and patient.running:
-            return good("sound port", f"{where} is taken, by the running bridge it seems")
-        return bad("sound port", f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port")
+    where = f"UDP {media.bind} {_ports(media.ports)}"
+    taken = _first_taken(media, socket.SOCK_DGRAM)
+    if taken is None:
+        return good("sound port", f"{where} can be bound; see that the firewall lets it in")
+    port, fault = taken
+    if fault.errno == errno.EADDRINUSE and patient.running:
+        return good("sound port", f"{where} is taken, by the running bridge it seems")
+    where = f"UDP {media.bind} port {port}"
+    return bad("sound port", f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port")
 
 
 async def check_tcp(patient: Patient) -> Finding:
     media = patient.config.media
-    where = f"TCP {media.bind} port {media.port}"
+    where = f"TCP {media.bind} {_ports(media.ports)}"
     if not media.tcp:
         return warn("sound by TCP", "off: where a network blocks UDP nothing is heard; set media.tcp to true")
     told = media.tcp_announce_port or media.port
     forwarded = f", and port {told} forwarded to it" if told != media.port else ""
-    try:
-        with _bound(media.bind, media.port, socket.SOCK_STREAM):
-            return good("sound by TCP", f"{where} can be bound; see that the firewall lets it in{forwarded}")
-    except OSError as fault:
-        if fault.errno == errno.EADDRINUSE and patient.running:
-            return good("sound by TCP", f"{where} is taken, by the running bridge it seems")
-        return bad(
-            "sound by TCP",
-            f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port, or media.tcp: false",
-        )
+    taken = _first_taken(media, socket.SOCK_STREAM)
+    if taken is None:
+        return good("sound by TCP", f"{where} can be bound; see that the firewall lets it in{forwarded}")
+    port, fault = taken
+    if fault.errno == errno.EADDRINUSE and patient.running:
+        return good("sound by TCP", f"{where} is taken, by the running bridge it seems")
+    where = f"TCP {media.bind} port {port}"
+    return bad(
+        "sound by TCP", f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port, or media.tcp: false"
+    )
+
+
+def _ports(ports: range) -> str:
+    return f"port {ports[0]}" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]}, one for each media worker,"
+
+
+def _first_taken(media: MediaConfig, kind: socket.SocketKind) -> tuple[int, OSError] | None:
+    """The first of the workers' ports that cannot be bound, and why."""
+    for port in media.ports:
+        try:
+            _bound(media.bind, port, kind).close()
+        except OSError as fault:
+            return port, fault
+    return None
 
 
 async def check_announce(patient: Patient) -> Finding:
@@ -228,10 +243,10 @@ def _refused_by_chromium(
 ) -> Finding | None:
     """libwebrtc's VerifyCandidate, which Chromium runs on each candidate: of the ports below 1024 it takes 80 and
     443 alone, and these not at a private address."""
-    told = {"media.port": media.port}
+    told = [("media.port", port) for port in media.ports]
     if media.tcp and media.tcp_announce_port:
-        told["media.tcp_announce_port"] = media.tcp_announce_port
-    for name, port in told.items():
+        told.append(("media.tcp_announce_port", media.tcp_announce_port))
+    for name, port in told:
         if port in (80, 443) and private:
             text = f"Chromium refuses port {port} at the private address {private[0]}; set {name} above 1023"
             return warn("addresses", text)

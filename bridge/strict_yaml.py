@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -269,6 +270,8 @@ def _inline(value: Any) -> str:
 
 
 def _kind(kind: Any) -> str:
+    if typing.get_origin(kind) is types.UnionType:
+        return " or ".join(_kind(each) for each in typing.get_args(kind))
     if typing.get_origin(kind) is Literal:
         return ", ".join(f"`{each}`" for each in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:

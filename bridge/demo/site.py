@@ -228,7 +228,13 @@ class Site:
                 "link_devices": 20,  # one shows a demo on many screens
                 "hostname": self.page_address,
             },
-            "media": {"bind": self.address, "port": self.ports["media"], "announce": [self.address], **self.media},
+            "media": {
+                "bind": self.address,
+                "port": self.ports["media"],
+                "announce": [self.address],
+                "workers": 1,
+                **self.media,
+            },
             "health": {"port": self.ports["health"], **listen},
             "stage": {"guests": True, "empty_grace_s": 86_400, **stage},
         }

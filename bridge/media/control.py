@@ -4,7 +4,7 @@ They travel over a Unix socket pair (``SOCK_STREAM``) that the control process h
 of length, big endian, then one JSON object with its type under ``t``. The first frame is ``Start``;
 the worker answers ``Started`` or ``Failed``. Every request carries an ``id`` and gets one ``Reply``.
 
-    control → worker   Start · Join · Gate · Leave · CloseStage · Stream · GetStats
+    control → worker   Start · Join · Gate · Hush · Leave · Home · CloseStage · Stream · GetStats
     worker → control   Started · Failed · Reply · Connected · Gone · Pressed · LevelsNow · Frames
 """
 
@@ -47,6 +47,7 @@ class PeerStats:
     """Counters of one peer since it joined; times in seconds, rates none."""
 
     stage: str = ""
+    csrc: int = 0
     connected: bool = False
     hear: bool = False
     speak: bool = False
@@ -95,12 +96,27 @@ class WorkerCounters:
     stream_drops: int = 0  # packets that TCP connections were too slow for
     moved_to_tcp: int = 0  # connected peers whose path went from UDP to TCP …
     moved_to_udp: int = 0  # … and back
+    trunk_dropped: int = 0  # frames and voices that another worker did not take in time, or had no trunk to
+    trunk_late: int = 0  # … that came from another worker too late, or for a stage that it has given up
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceStats:
+    """What the home of a stage counts of a speaker whose peer is at another worker; fields as in PeerStats."""
+
+    stage: str
+    csrc: int
+    counts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
+    """Of one worker, or of all: then ``worker`` is the first that runs, and ``workers`` has each by its number."""
+
     worker: WorkerCounters
     peers: Mapping[str, PeerStats]
+    voices: tuple[VoiceStats, ...] = ()
+    workers: Mapping[int, WorkerCounters] = field(default_factory=dict)
 
 
 # -- control → worker ---------------------------------------------------------------------------
@@ -120,6 +136,8 @@ class Join:
     offer: str
     hear: bool
     speak: bool
+    csrc: int = 0
+    home: int = 0  # the worker that mixes the stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +152,25 @@ class Gate:
 class Leave:
     id: int
     peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hush:
+    """To the home of a stage, after another worker has shut a gate: its voice is let go of now."""
+
+    id: int
+    stage: str
+    csrc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Worker ``home`` mixes the stage; ``others`` have peers of it too and get its frames."""
+
+    id: int
+    stage: str
+    home: int
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +250,7 @@ class Frames:
     frames: tuple[str, ...]
 
 
-ToWorker = Start | Join | Gate | Leave | CloseStage | Stream | GetStats
+ToWorker = Start | Join | Gate | Hush | Leave | Home | CloseStage | Stream | GetStats
 ToControl = Started | Failed | Reply | Connected | Gone | Pressed | LevelsNow | Frames
 Message = ToWorker | ToControl
 _TYPES: dict[str, Any] = {each.__name__: each for each in typing.get_args(Message)}
@@ -254,7 +291,22 @@ async def read(reader: asyncio.StreamReader) -> Message | None:
 def stats_from(values: Mapping[str, Any]) -> Stats:
     """The inverse of ``dataclasses.asdict`` on Stats."""
     peers = {peer: PeerStats(**each) for peer, each in values["peers"].items()}
-    return Stats(WorkerCounters(**values["worker"]), peers)
+    voices = tuple(VoiceStats(**each) for each in values["voices"])
+    workers = {int(number): WorkerCounters(**each) for number, each in values["workers"].items()}
+    return Stats(WorkerCounters(**values["worker"]), peers, voices, workers)
+
+
+def merged(found: Mapping[int, Stats]) -> Stats:
+    """The stats of several workers (at least one) as those of the relay. A speaker's voice is counted where it is
+    mixed, everything else of the peer where the peer is."""
+    peers = {peer: each for stats in found.values() for peer, each in stats.peers.items()}
+    by_voice = {(each.stage, each.csrc): peer for peer, each in peers.items()}
+    for voice in [each for stats in found.values() for each in stats.voices]:
+        peer = by_voice.get((voice.stage, voice.csrc))
+        if peer is not None:
+            peers[peer] = dataclasses.replace(peers[peer], **voice.counts)
+    workers = {number: found[number].worker for number in sorted(found)}
+    return Stats(next(iter(workers.values())), peers, (), workers)
 
 
 def error_to(error: Theirs | Unavailable) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bridge.media.keypad import Keypad
 from bridge.media.reports import Reports
 from bridge.media.sdp import Offer, Ours
 from bridge.media.stun import Address
+from bridge.media.trunk import FarVoice
 from bridge.media.voice import Voice
 
 _MAX_ADDRESSES = 8  # a peer's checked addresses; the oldest goes first
@@ -54,6 +55,9 @@ class Hub(Protocol):
         """Harmless where another peer has the address by now."""
 
     def connected(self, peer: Peer, keys: Keys) -> None: ...
+
+    def voice_for(self, stage: str, owner: str, csrc: int) -> Voice | FarVoice:
+        """Its gate is shut."""
 
     def hurry(self, peer: Peer) -> None:
         """Look after the peer more often than each second while it ``wants_care``."""
@@ -94,7 +98,7 @@ class Peer:
         """``seat`` spreads listeners over the phases of longer packets (fanout.Sender)."""
         self.hub, self.stage, self.name, self.owner, self.csrc, self.seat = hub, stage, name, owner, csrc, seat
         self.speak = False
-        self.voice = Voice(owner, csrc)
+        self.voice = hub.voice_for(stage, owner, csrc)
         self.sender = Sender(owner, seat)
         self.is_connected = self.is_closed = False
         self.last_heard = self._offered_at = now
@@ -179,6 +183,14 @@ class Peer:
             self.voice.open_gate()
         else:
             self.voice.shut(now)
+
+    def speak_through(self, voice: Voice | FarVoice, now: float) -> None:
+        """Another voice from now on: the stage is mixed elsewhere."""
+        self.voice.shut(now)
+        self.voice = voice
+        if self.speak:
+            self.hub.may_sound(self)
+            voice.open_gate()
 
     def _suit_link(self) -> None:
         """Who may speak is spared the delay of longer packets; nobody gets longer ones than they take. Where packets
@@ -374,7 +386,7 @@ class Peer:
                 self._counts["ignored"] += 1
                 return
             self._source = packet.ssrc
-            self.voice.jitter.clear()
+            self.voice.change_source()
         self._source_at = now
         self.voice.put(packet.sequence, packet.timestamp, blocks[-1].payload, now)
         for age, copy in enumerate(reversed(blocks[:-1]), 1):
@@ -467,18 +479,13 @@ class Peer:
             self.hub.forget_address(address, self)
 
     def stats(self) -> PeerStats:
-        voice, jitter, keys = self.voice, self.voice.jitter, self._association.keys
+        keys = self._association.keys
         return PeerStats(
             stage=self.stage,
+            csrc=self.csrc,
             connected=self.is_connected,
             hear=self.sender.hear,
             speak=self.speak,
-            decoded=voice.decoded,
-            lost=jitter.lost,
-            recovered=jitter.recovered,
-            restored=jitter.restored,
-            late=jitter.late,
-            jitter_target_ms=round(jitter.target_ms, 1),
             packets_out=self.sender.packets,
             bytes_out=self.sender.wire_bytes,
             copies=bool(self.sender.red_type),
@@ -487,6 +494,7 @@ class Peer:
             srtp_profile=keys.profile.name if keys is not None else "",
             path=self.path,
             **self._counts,
+            **self.voice.counts(),
         )
 
 

@@ -23,11 +23,12 @@ _NOT_SHOWN = {"pid", "port", "fan_out"}
 
 
 def publish(stats: Stats) -> None:
-    """Set the metrics ``eyvan_peers_*`` and ``eyvan_worker_*``."""
+    """Set the metrics ``eyvan_peers_*``, and ``eyvan_worker_*`` of each worker (label ``worker``: its number)."""
     for name, text in _OF_PEERS.items():
         total = sum(getattr(peer, name) for peer in stats.peers.values())
         metrics.gauge(f"eyvan_peers_{name}", f"{text}, of the peers connected now").set(total)
     for field in dataclasses.fields(stats.worker):
         if field.name not in _NOT_SHOWN:
-            gauge = metrics.gauge(f"eyvan_worker_{field.name}", "Of the media worker since its start")
-            gauge.set(getattr(stats.worker, field.name))
+            gauge = metrics.gauge(f"eyvan_worker_{field.name}", "Of a media worker since its start")
+            for number, counters in stats.workers.items():
+                gauge.set(getattr(counters, field.name), worker=number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -95,6 +96,22 @@ class Voice:
     def restore(self, sequence: int, timestamp: int, payload: bytes) -> None:
         """The copy of an earlier packet, which one that was ``put`` has brought."""
         self.jitter.restore(sequence, timestamp, payload, opus.samples_in(payload))
+
+    def change_source(self) -> None:
+        """What comes from now on has sequence numbers and timestamps of its own."""
+        self.jitter.clear()
+
+    def counts(self) -> dict[str, Any]:
+        """As PeerStats has them."""
+        jitter = self.jitter
+        return {
+            "decoded": self.decoded,
+            "lost": jitter.lost,
+            "recovered": jitter.recovered,
+            "restored": jitter.restored,
+            "late": jitter.late,
+            "jitter_target_ms": round(jitter.target_ms, 1),
+        }
 
     def open_gate(self) -> None:
         if not self.open:

@@ -1,7 +1,8 @@
-"""A media worker: the process in which sound is received, mixed and sent. ``python -m bridge.media.worker FD``.
+"""A media worker: the process in which sound is received, mixed and sent.
 
-The composition root of the child. One asyncio loop, no thread: it reads the control socket and the UDP port,
-and runs the 20 ms tick. It ends when the control socket closes, or the parent dies.
+``python -m bridge.media.worker CONTROL HATCH PARENT``: two descriptors and a process id (link.py). The composition root
+of the child. One asyncio loop, no thread: it reads the control socket, the trunk and its port, and runs the 20 ms tick.
+It ends when the control socket closes, or the parent dies.
 
     datagram ─▶ demultiplex (RFC 7983) ─▶ peer ─▶ voice          tick: voices ─▶ mixer ─▶ fan-out ─▶ datagrams
 """
@@ -16,7 +17,6 @@ import gc
 import itertools
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from bridge.errors import Full, NotFound, Theirs, Unavailable
+from bridge.errors import NotFound, Theirs, Unavailable
 from bridge.media import sdp, stun
 from bridge.media.control import (
     CloseStage,
@@ -33,6 +33,8 @@ from bridge.media.control import (
     Gate,
     GetStats,
     Gone,
+    Home,
+    Hush,
     Join,
     Leave,
     LevelsNow,
@@ -51,13 +53,14 @@ from bridge.media.control import (
 )
 from bridge.media.dtls import Identity, Keys
 from bridge.media.fanout import Engine, PythonEngine
-from bridge.media.fanout import Stage as FanOut
 from bridge.media.fanout_native import NativeEngine, NotThere
-from bridge.media.mixer import Mixer
+from bridge.media.mixer import Output
 from bridge.media.peer import Peer
 from bridge.media.sinks.stream import StreamSinks
+from bridge.media.stage import Stage
 from bridge.media.stun import Address
 from bridge.media.tcp import open_port
+from bridge.media.trunk import FarVoice, Spoken, Trunk
 from bridge.media.udp import announced
 from bridge.media.voice import Voice
 
@@ -67,23 +70,9 @@ TICK_S = 0.02
 _CATCH_UP = 3  # ticks run at once after a stall; more are skipped, or the stall would grow
 _CARE_TICKS = 50  # every peer's timers are looked at once a second, a fiftieth of them each tick
 _URGENT_TICKS = 5  # … and those in a handshake each 100 ms
-_LOSS_PERCENT, _LOSSY_PERCENT = 5, 15  # told to the encoder: as a rule; while a listener depends on in-band FEC
 _LATENESS = 3000
 _NICE = -10  # a late tick is heard; a late page is not
 _MAX_PENDING_OUT = 1 << 20  # bytes waiting for the control process; levels and stream frames are dropped beyond it
-
-
-class Stage:
-    """The peers of one stage, their mixer and their fan-out."""
-
-    def __init__(self, name: str, bitrate: int, fan_out: FanOut) -> None:
-        self.name = name
-        self.mixer = Mixer(bitrate)
-        self.fan_out = fan_out
-        self.peers: dict[str, Peer] = {}
-        self.sounding: dict[Peer, None] = {}  # whose gate is open, or was and the fade is still to come
-        self.fec_until = 0  # tick: until then somebody needs in-band FEC
-        self.leaving: list[Voice] = []  # whose last 10 ms fade out in the next tick
 
 
 class Worker:
@@ -105,14 +94,14 @@ class Worker:
         self._rota: list[dict[Peer, None]] = [{} for _ in range(_CARE_TICKS)]  # who is looked after at which tick
         self._urgent: dict[Peer, None] = {}
         self._stages: dict[str, Stage] = {}
+        self.trunk = Trunk(self)
         self.streams = StreamSinks(emit)
         self._by_ufrag: dict[str, Peer] = {}
         self._by_address: dict[Address, Peer] = {}
-        self._tick = 0
-        self._began = 0.0
+        self._tick = self._first_tick = 0  # of the monotonic clock, the same in all workers
         self._timer: asyncio.TimerHandle | None = None
         self._lateness: deque[float] = deque(maxlen=_LATENESS)
-        self._skipped = self._tick_errors = self._stun_refused = self._junk = self._encodes_gone = 0
+        self._skipped = self._tick_errors = self._stun_refused = self._junk = self._encodes_gone = self._late = 0
         self._moved = {"udp": 0, "tcp": 0}
         self._logged_at = 0.0
 
@@ -136,10 +125,10 @@ class Worker:
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        self._tick = self._first_tick = int(self._loop.time() / TICK_S)
         self._port.start(self._on_datagram)
         self._streams.start(self._on_datagram, self._on_stream_gone)
-        self._timer = self._loop.call_at(self._began + TICK_S, self._on_timer)
+        self._timer = self._loop.call_at((self._tick + 1) * TICK_S, self._on_timer)
 
     def close(self) -> None:
         """BYE and close_notify to all. Harmless twice."""
@@ -148,6 +137,7 @@ class Worker:
         self.streams.close()
         for peer in list(self._peers.values()):
             self._remove(peer)
+        self.trunk.close()
         self._engine.close()
         self._port.close()
         self._streams.close()
@@ -164,6 +154,12 @@ class Worker:
                     return Reply(request.id, sdp=peer.answer(self.addresses, self.port, self.tcp_port), csrc=peer.csrc)
                 case Gate():
                     self._gate(request)
+                case Hush():
+                    self.trunk.drain()  # what its worker sent before it told of the shut gate comes first
+                    if request.stage in self._stages:
+                        self._stages[request.stage].hush(request.csrc, self._loop.time())
+                case Home():
+                    self._settle(request)
                 case Leave():
                     if request.peer in self._peers:
                         self._remove(self._peers[request.peer])
@@ -195,24 +191,41 @@ class Worker:
             known.renew(offer, now)
             known.gate(hear=request.hear, speak=request.speak, now=now)
             return known
-        if known is None and len(self._peers) >= self.settings.max_peers:
-            raise Full(f"this relay takes {self.settings.max_peers} connections at once", retry_after_ms=10_000)
-        csrc = known.csrc if known is not None and known.stage == request.stage else 0
         if known is not None:
             self._remove(known)
-        stage = self._stages.get(request.stage)
-        if stage is None:
-            stage = self._stages[request.stage] = Stage(request.stage, self.settings.bitrate, self._engine.stage())
-        taken = {peer.csrc for peer in stage.peers.values()}
-        while csrc == 0 or csrc in taken:
-            csrc = secrets.randbits(32)
+        stage = self._stages.get(request.stage) or self._open(request.stage, request.home)
+        csrc = request.csrc
         peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now, next(self._seats))
         peer.path = known.path if known is not None else ""
-        self._peers[request.peer] = stage.peers[request.peer] = peer
-        stage.fan_out.add(peer.sender)
+        self._peers[request.peer] = peer
+        stage.add(peer)
         self._rota[peer.seat % _CARE_TICKS][peer] = None
         peer.gate(hear=request.hear, speak=request.speak, now=now)
         return peer
+
+    def _open(self, name: str, home: int) -> Stage:
+        settings = self.settings
+        stage = Stage(name, settings.number, home, settings.bitrate, self._engine.stage(), self.trunk)
+        self._stages[name] = stage
+        return stage
+
+    def _settle(self, request: Home) -> None:
+        stage = self._stages.get(request.stage)
+        if stage is None:
+            if request.home != self.settings.number or not request.others:
+                return  # our first peer of it, if one comes, tells who is home
+            stage = self._open(request.stage, request.home)
+        encodes = stage.mixer.encodes
+        if stage.settle(request.home, request.others, self._loop.time()):
+            self._encodes_gone += encodes
+            if stage.is_home:
+                self._emit(LevelsNow(stage.name, {}))  # what the former home told last is not so any more
+        self._drop_if_empty(stage)
+
+    def _drop_if_empty(self, stage: Stage) -> None:
+        if stage.is_empty:
+            self._encodes_gone += stage.mixer.encodes
+            del self._stages[stage.name]
 
     def _gate(self, request: Gate) -> None:
         peer = self._peers.get(request.peer)
@@ -227,15 +240,9 @@ class Worker:
         self._rota[peer.seat % _CARE_TICKS].pop(peer, None)
         self._urgent.pop(peer, None)
         stage = self._stages.get(peer.stage)
-        if stage is None:
-            return
-        stage.peers.pop(peer.name, None)
-        stage.sounding.pop(peer, None)
-        stage.fan_out.remove(peer.sender)
-        stage.leaving.append(peer.voice)
-        if not stage.peers:
-            self._encodes_gone += stage.mixer.encodes
-            del self._stages[peer.stage]
+        if stage is not None:
+            stage.remove(peer)
+            self._drop_if_empty(stage)
 
     # -- Hub: what peers ask ---------------------------------------------------------------------
 
@@ -252,7 +259,10 @@ class Worker:
         self._urgent[peer] = None
 
     def may_sound(self, peer: Peer) -> None:
-        self._stages[peer.stage].sounding[peer] = None
+        self._stages[peer.stage].may_sound(peer)
+
+    def voice_for(self, stage: str, owner: str, csrc: int) -> Voice | FarVoice:
+        return self._stages[stage].voice_for(owner, csrc)
 
     def address_of(self, address: Address, peer: Peer) -> None:
         self._by_address[address] = peer
@@ -271,7 +281,7 @@ class Worker:
         self._emit(Pressed(peer.name, key))
 
     def wants_fec(self, peer: Peer) -> None:
-        self._stages[peer.stage].fec_until = self._tick + 2 * _CARE_TICKS
+        self._stages[peer.stage].want_fec(self._tick)
 
     def moved(self, path: str) -> None:
         self._moved[path] += 1
@@ -280,6 +290,30 @@ class Worker:
         if self._peers.get(peer.name) is peer:
             self._remove(peer)
             self._emit(Gone(peer.name, reason))
+
+    # -- TrunkEnd: what other workers send ---------------------------------------------------------
+
+    def on_frames(self, worker: int, stage: str, tick: int, output: Output) -> None:
+        found = self._stages.get(stage)
+        if found is None or not found.on_frames(worker, tick, output):
+            self._late += 1
+
+    def on_voice(self, worker: int, stage: str, spoken: Spoken) -> None:
+        found = self._stages.get(stage)
+        if found is None or not found.on_voice(worker, spoken, self._loop.time()):
+            self._late += 1
+
+    def on_shut(self, worker: int, stage: str, csrc: int, gone: bool) -> None:
+        if stage in self._stages:
+            self._stages[stage].hush(csrc, self._loop.time(), gone=gone)
+
+    def on_fec(self, worker: int, stage: str) -> None:
+        if stage in self._stages:
+            self._stages[stage].want_fec(self._tick)
+
+    def on_cut(self, worker: int) -> None:
+        for stage in self._stages.values():
+            stage.on_cut(worker, self._loop.time())
 
     # -- datagrams -------------------------------------------------------------------------------
 
@@ -324,11 +358,11 @@ class Worker:
 
     def _on_timer(self) -> None:
         now = self._loop.time()
-        behind = int((now - self._began) / TICK_S) - self._tick
+        behind = int(now / TICK_S) - self._tick
         if behind > _CATCH_UP:
             self._skipped += behind - _CATCH_UP
             self._tick += behind - _CATCH_UP
-        while now >= (due := self._began + (self._tick + 1) * TICK_S):
+        while now >= (due := (self._tick + 1) * TICK_S):
             self._tick += 1
             self._lateness.append(now - due)
             self._run_tick(due)
@@ -340,20 +374,16 @@ class Worker:
                 self._mix(stage, now)
             except Exception:
                 self._defect(f"stage {stage.name}")
+        self.trunk.retry()
         self.streams.write_rest(self._stages, self._tick)
         self._care_for_peers()
 
     def _mix(self, stage: Stage, now: float) -> None:
-        for peer in [each for each in stage.sounding if not (each.speak or each.voice.fading)]:
-            del stage.sounding[peer]
-        voices = [peer.voice for peer in stage.sounding]
-        voices += stage.leaving
-        stage.leaving = []
-        stage.mixer.expect_loss(_LOSSY_PERCENT if stage.fec_until > self._tick else _LOSS_PERCENT)
-        output = stage.mixer.tick(voices, now)
-        stage.fan_out.tick(output, self._tick)
+        output = stage.tick(now, self._tick)
+        if output is None:
+            return
         self.streams.write(stage.name, output.shared, self._tick)
-        levels = stage.mixer.levels(voices)
+        levels = stage.levels()
         if levels is not None:
             self._emit(LevelsNow(stage.name, {str(csrc): level for csrc, level in levels.items()}))
 
@@ -385,7 +415,7 @@ class Worker:
             port=self.port,
             peers=len(self._peers),
             stages=len(self._stages),
-            ticks=self._tick,
+            ticks=self._tick - self._first_tick,
             ticks_skipped=self._skipped,
             late_p50_ms=round(1000 * late[len(late) // 2], 2),
             late_p99_ms=round(1000 * late[int(0.99 * (len(late) - 1))], 2),
@@ -402,12 +432,15 @@ class Worker:
             stream_drops=self._streams.dropped,
             moved_to_tcp=self._moved["tcp"],
             moved_to_udp=self._moved["udp"],
+            trunk_dropped=self.trunk.dropped,
+            trunk_late=self._late,
         )
-        return Stats(counters, {name: peer.stats() for name, peer in self._peers.items()})
+        voices = tuple(each for stage in self._stages.values() for each in stage.far_stats())
+        return Stats(counters, {name: peer.stats() for name, peer in self._peers.items()}, voices)
 
 
-async def serve(control: socket.socket) -> int:
-    """Obey the control process until it closes the socket. Returns the exit status."""
+async def serve(control: socket.socket, hatch: socket.socket) -> int:
+    """Obey the control process until it closes the socket. ``hatch``: see trunk.py. Returns the exit status."""
     reader, writer = await asyncio.open_connection(sock=control)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -432,6 +465,7 @@ async def serve(control: socket.socket) -> int:
         return 1
     worker.streams.has_room = has_room
     worker.start()
+    worker.trunk.start(hatch)
     gc.freeze()  # what is loaded now stays: full collections need not look at it
     emit(Started(worker.port, worker.addresses))
     requests = asyncio.create_task(_obey(worker, reader, emit))
@@ -463,11 +497,11 @@ def _die_with_parent(parent: int) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the control process tells us
-    _die_with_parent(int(sys.argv[2]))
+    _die_with_parent(int(sys.argv[3]))
     with contextlib.suppress(PermissionError):  # without the right to it, as any other process
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    sys.exit(asyncio.run(serve(socket.socket(fileno=int(sys.argv[1])))))
+    sys.exit(asyncio.run(serve(*(socket.socket(fileno=int(each)) for each in sys.argv[1:3]))))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The control side of the relay: starts a media worker, speaks to it, starts it again when it dies.
+"""The control side of the relay: starts the media workers, speaks to them, starts them again when they die.
 
-Implements ``bridge.live.ports.Media`` (by shape). One worker now; ``_Link`` is one worker, so that more of
-them are a mapping from stage to link here and nothing elsewhere.
+Implements ``bridge.live.ports.Media`` (by shape). A peer's sound comes in and goes out at one worker, and its gate is
+there; a stage is mixed at its home worker (placement.py). The workers pass voices and mixes to each other over their
+trunk (trunk.py), for which each two of them are handed a pair of sockets.
 """
 
 from __future__ import annotations
@@ -10,48 +11,40 @@ import asyncio
 import binascii
 import itertools
 import logging
-import os
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
-import bridge
-from bridge.errors import ConfigError, NotFound, Ours, Unavailable
+from bridge.errors import ConfigError, EyvanError, Full, NotFound, Ours, Unavailable
 from bridge.ids import PeerId, StageId
 from bridge.media.control import (
     CloseStage,
     Connected,
-    Failed,
     Frames,
     Gate,
     GetStats,
     Gone,
+    Home,
+    Hush,
     Join,
     Leave,
     LevelsNow,
     Message,
     Pressed,
-    Reply,
-    Start,
-    Started,
     Stats,
     Stream,
     WorkerSettings,
-    encode,
-    error_from,
-    read,
+    merged,
     stats_from,
 )
+from bridge.media.link import ANSWER_S, Link
+from bridge.media.placement import Placement, Route, Seat
 
 log = logging.getLogger("eyvan.media")
 
-_START_S = 30.0  # generous: a busy machine imports slowly
-_ANSWER_S = 10.0
-_STOP_S = 5.0
 _BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+_TRUNK_BYTES = 1 << 20  # waiting in the kernel for a worker that stands still; the kernel may give less
 
 
 Take = Callable[[int, Sequence[bytes]], None]
@@ -78,165 +71,136 @@ class Answer:
     csrc: int
 
 
-class _Link:
-    """One running worker process and the socket to it. Owned by ``Workers``' task, which reads it to its end.
+@dataclass(slots=True)
+class _Slot:
+    """The place of one worker; who fills it changes when it dies. ``task`` keeps it filled."""
 
-    Requests may come from any task of the loop; each waits for its own reply."""
-
-    def __init__(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        self.process, self._reader, self._writer = process, reader, writer
-        self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        self.closed = False
-
-    @classmethod
-    async def start(cls, settings: WorkerSettings) -> tuple[_Link, Started]:
-        """Raises ConfigError where the worker cannot have its port, Unavailable where it does not start."""
-        root = str(Path(bridge.__file__).parent.parent)  # the child must find the same package, wherever it runs
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bridge.media.worker", str(theirs.fileno()), str(os.getpid()),
-                pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            )  # fmt: skip
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        link = cls(process, reader, writer)
-        try:
-            writer.write(encode(Start(settings)))
-            first = await asyncio.wait_for(read(reader), _START_S)
-        except BaseException as error:
-            await link.stop()
-            if isinstance(error, TimeoutError):
-                raise Unavailable(f"the media worker did not start within {_START_S:.0f} s") from None
-            raise
-        if isinstance(first, Started):
-            return link, first
-        await link.stop()
-        if isinstance(first, Failed):
-            raise ConfigError(f"{first.text}; choose another media.port or media.bind")
-        raise Unavailable("the media worker ended while it started")
-
-    async def request(self, make: Callable[[int], Message]) -> Reply:
-        """Send ``make(id)`` and wait for its reply. Raises what the worker refused with, or Unavailable."""
-        if self.closed:
-            raise Unavailable("the media worker is starting again")
-        number = next(self._ids)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        try:
-            self._writer.write(encode(make(number)))
-            reply = await asyncio.wait_for(future, _ANSWER_S)
-        except TimeoutError:
-            raise Unavailable(f"the media worker did not answer within {_ANSWER_S:.0f} s") from None
-        finally:
-            del self._waiting[number]
-        if reply.error is not None:
-            raise error_from(reply.error)
-        return reply
-
-    def post(self, message: Message) -> None:
-        """Send without waiting for a reply."""
-        if not self.closed:
-            self._writer.write(encode(message))
-
-    async def read_to_end(self, on_event: Callable[[Message], None]) -> None:
-        """Hand out replies and events until the worker has closed its end; then every request fails."""
-        while (message := await read(self._reader)) is not None:
-            if not isinstance(message, Reply):
-                on_event(message)
-            elif message.id in self._waiting and not self._waiting[message.id].done():
-                self._waiting[message.id].set_result(message)
-        self._fail()
-
-    def _fail(self) -> None:
-        self.closed = True
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(Unavailable("the media worker ended"))
-
-    async def stop(self) -> None:
-        """Close the socket, wait for the process, kill it if it stays. Harmless twice."""
-        self._fail()
-        self._writer.close()
-        try:
-            await asyncio.wait_for(self.process.wait(), _STOP_S)
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
+    number: int
+    settings: WorkerSettings
+    link: Link | None = None
+    task: asyncio.Task[None] | None = None
+    restarts: int = 0
 
 
 class Workers:
-    """The relay. Owns one task, which keeps a worker running; ``close`` joins it."""
+    """The relay. Owns a task for each worker, which keeps it running; ``close`` joins them."""
 
-    def __init__(self, settings: WorkerSettings, listener: Listener) -> None:
+    def __init__(self, settings: WorkerSettings, listener: Listener, count: int = 1) -> None:
+        """``count`` workers (1 … 64). Each has a port of its own: ``settings.port`` and those that follow it, or any
+        free ones where that is 0."""
         self._settings = settings
         self._listener = listener
-        self._link: _Link | None = None
-        self._running = asyncio.Event()
-        self._peers: dict[PeerId, StageId] = {}
+        self._slots = [
+            _Slot(number, replace(settings, number=number, port=settings.port and settings.port + number))
+            for number in range(count)
+        ]
+        for slot in self._slots[1:]:  # what is forwarded from the announced port comes to the first
+            slot.settings = replace(slot.settings, tcp_announce_port=0)
+        self._placement = Placement()
+        self._told: dict[str, Route] = {}  # the routes as the workers know them
+        self._running = asyncio.Event()  # at least one worker does
         self._taps: dict[StageId, Take] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
-        self.restarts = 0
+        self._started = self._closing = False
         self.addresses: tuple[str, ...] = ()
 
     @property
     def port(self) -> int:
-        """The UDP port, known after ``start``."""
-        return self._settings.port
+        """The UDP port of the first worker, known after ``start``."""
+        return self.ports[0]
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Of all workers; a worker that is started again takes its port again."""
+        return tuple(slot.settings.port for slot in self._slots)
+
+    @property
+    def restarts(self) -> int:
+        return sum(slot.restarts for slot in self._slots)
+
+    # -- the processes ---------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Raises ConfigError naming the port, Unavailable. Returns when sound can flow."""
-        link = await self._open()
-        self._task = asyncio.create_task(self._keep_running(link), name="media workers")
+        try:
+            async with asyncio.TaskGroup() as starting:
+                for slot in self._slots:
+                    starting.create_task(self._open(slot))
+        except BaseExceptionGroup as group:
+            await self._stop_all()
+            raise group.exceptions[0] from None
+        self._started = True
+        for slot in self._slots:
+            slot.task = asyncio.create_task(self._keep_running(slot), name=f"media worker {slot.number}")
 
-    async def _open(self) -> _Link:
-        link, started = await _Link.start(self._settings)
-        self._settings = replace(self._settings, port=started.port)  # a restart takes the same port again
+    async def _open(self, slot: _Slot) -> None:
+        link, started = await Link.start(slot.settings)
+        slot.settings = replace(slot.settings, port=started.port)
         self.addresses = tuple(started.addresses)
-        self._link = link
-        for stage in self._taps:
-            link.post(Stream(0, stage, True))
+        slot.link = link
+        for other in self._slots:
+            if other is not slot and other.link is not None:
+                self._connect(slot.number, link, other.number, other.link)
+        for stage in self._placement.came(slot.number):
+            self._tell_route(stage)
         self._running.set()
-        return link
 
-    async def _keep_running(self, link: _Link) -> None:
+    @staticmethod
+    def _connect(one: int, link: Link, two: int, other: Link) -> None:
+        """A new pair of sockets for two workers; where they had one, it is dead or they take the new one for it."""
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for each in pair:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _TRUNK_BYTES)
+        try:
+            link.hand_over(pair[0], two)
+            other.hand_over(pair[1], one)
+        except OSError as error:
+            log.error("media workers %d and %d cannot pass sound to each other: %s", one, two, error)
+        finally:
+            for each in pair:
+                each.close()
+
+    async def _keep_running(self, slot: _Slot) -> None:
         while True:
-            await link.read_to_end(self._on_event)
-            self._running.clear()
-            self._link = None
+            link = slot.link
+            assert link is not None
+            await link.read_to_end(lambda message: self._on_event(slot, message))
+            slot.link = None
+            if not any(each.link for each in self._slots):
+                self._running.clear()
+            if not self._closing:
+                self._let_go(slot)
             await link.stop()
             if self._closing:
                 return
             log.error("media worker %d ended with %s; starting another", link.process.pid, link.process.returncode)
-            self.restarts += 1
-            lost, self._peers = list(self._peers), {}
-            for peer in lost:
-                self._tell(self._listener.peer_gone, peer, "worker")
-            link = await self._reopen()
+            slot.restarts += 1
+            await self._reopen(slot)
 
-    async def _reopen(self) -> _Link:
+    def _let_go(self, slot: _Slot) -> None:
+        """The worker died. First who mixes for the others now, which makes their silence short; then its own peers."""
+        lost, touched = self._placement.died(slot.number)
+        for stage in touched:
+            self._tell_route(stage)
+        for peer in lost:
+            self._tell(self._listener.peer_gone, PeerId(peer), "worker")
+
+    async def _reopen(self, slot: _Slot) -> None:
         for attempt in itertools.count():
             await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
             try:
-                return await self._open()
+                await self._open(slot)
+                return
             except (ConfigError, Unavailable, OSError) as error:
-                log.error("the media worker does not start (attempt %d): %s", attempt + 1, error)
-        raise Ours("unreachable")
+                log.error("media worker %d does not start (attempt %d): %s", slot.number, attempt + 1, error)
 
-    def _on_event(self, message: Message) -> None:
+    def _on_event(self, slot: _Slot, message: Message) -> None:
         match message:
             case Connected():
                 self._tell(self._listener.peer_connected, PeerId(message.peer))
             case Gone():
-                if self._peers.pop(PeerId(message.peer), None) is not None:
+                seat = self._placement.seat(message.peer)
+                if seat is not None and seat.worker == slot.number:
+                    self._forget(message.peer)
                     self._tell(self._listener.peer_gone, PeerId(message.peer), message.reason)
             case Pressed():
                 self._tell(self._listener.peer_pressed, PeerId(message.peer), message.key)
@@ -257,49 +221,110 @@ class Workers:
         except Exception:
             log.exception("the media listener failed in %s", call.__name__)
 
-    async def _ready(self) -> _Link:
-        if self._closing or self._task is None:
+    # -- routes ----------------------------------------------------------------------------------
+
+    def _post(self, worker: int | None, message: Message) -> None:
+        """To a worker that runs; one that does not has forgotten everything anyway."""
+        if worker is not None and (link := self._slots[worker].link) is not None:
+            link.post(message)
+
+    def _tell_route(self, stage: str) -> None:
+        """Tell the workers concerned who mixes a stage and for whom, where that has changed."""
+        before, now = self._told.get(stage, Route(None)), self._placement.route(stage)
+        if before == now:
+            return
+        if now.home is None:
+            del self._told[stage]
+            self._post(before.home, Home(0, stage, before.home or 0))  # it may mix for others only
+        else:
+            self._told[stage] = now
+            for worker in now.all:
+                self._post(worker, Home(0, stage, now.home, now.others))
+        if before.home != now.home and StageId(stage) in self._taps:
+            self._post(before.home, Stream(0, stage, False))
+            self._post(now.home, Stream(0, stage, True))
+
+    def _forget(self, peer: str) -> Seat | None:
+        seat = self._placement.leave(peer)
+        if seat is not None:
+            self._tell_route(seat.stage)
+        return seat
+
+    async def _ready(self) -> None:
+        if self._closing or not self._started:
             raise Unavailable("the relay is not running")
         try:
-            await asyncio.wait_for(self._running.wait(), _ANSWER_S)
+            await asyncio.wait_for(self._running.wait(), ANSWER_S)
         except TimeoutError:
             raise Unavailable("no media worker is running") from None
-        if self._link is None:
+
+    def _link_of(self, seat: Seat) -> Link:
+        link = self._slots[seat.worker].link
+        if link is None:
             raise Unavailable("the media worker is starting again")
-        return self._link
+        return link
 
     # -- live.ports.Media ------------------------------------------------------------------------
 
     async def join(self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool) -> Answer:
-        link = await self._ready()
-        new = peer not in self._peers
-        self._peers[peer] = stage
+        await self._ready()
+        seat = self._placement.seat(peer)
+        if seat is not None and seat.stage != stage:
+            await self.leave(peer)
+            seat = None
+        is_new = seat is None
+        if is_new and len(self._placement) >= self._settings.max_peers:
+            limit = self._settings.max_peers
+            raise Full(f"this relay takes {limit} connections at once", retry_after_ms=10_000)
+        seat = self._placement.join(stage, peer, speak=speak)
+        if seat is None:
+            raise Unavailable("the media worker is starting again")
+        self._tell_route(stage)
+        home = self._placement.route(stage).home
+        where = seat
         try:
-            reply = await link.request(lambda number: Join(number, stage, peer, owner, offer, hear, speak))
+            reply = await self._link_of(where).request(
+                lambda number: Join(number, stage, peer, owner, offer, hear, speak, where.csrc, home or 0)
+            )
         except BaseException:
-            if new:
-                self._peers.pop(peer, None)
+            if is_new and self._placement.seat(peer) is seat:
+                self._forget(peer)
             raise
+        await self._confirm(peer, seat, speak)
         return Answer(reply.sdp, reply.csrc)
 
     async def gate(self, peer: PeerId, *, hear: bool, speak: bool) -> None:
-        if peer not in self._peers:
+        seat = self._placement.seat(peer)
+        if seat is None:
             raise NotFound(f"peer {peer} is not connected to the relay")
-        link = await self._ready()
-        await link.request(lambda number: Gate(number, peer, hear, speak))
+        await self._link_of(seat).request(lambda number: Gate(number, peer, hear, speak))
+        await self._confirm(peer, seat, speak)
+
+    async def _confirm(self, peer: str, seat: Seat, speak: bool) -> None:
+        """The peer's worker has set the gate; where it was shut and another worker mixes, see that this one has let
+        go of the voice too before anybody is told so."""
+        home = self._placement.route(seat.stage).home
+        if self._placement.seat(peer) is not seat or seat.speak == speak:
+            return
+        self._placement.gate(peer, speak=speak)
+        if not speak and home is not None and home != seat.worker and (link := self._slots[home].link) is not None:
+            await self._quietly(link, lambda number: Hush(number, seat.stage, seat.csrc))
 
     async def leave(self, peer: PeerId) -> None:
-        if self._peers.pop(peer, None) is not None and self._link is not None:
-            await self._quietly(self._link, lambda number: Leave(number, peer))
+        seat = self._forget(peer)
+        if seat is not None and (link := self._slots[seat.worker].link) is not None:
+            await self._quietly(link, lambda number: Leave(number, peer))
 
     async def close_stage(self, stage: StageId) -> None:
-        for peer in [each for each, where in self._peers.items() if where == stage]:
-            del self._peers[peer]
-        if self._link is not None:
-            await self._quietly(self._link, lambda number: CloseStage(number, stage))
+        links = [self._slots[each].link for each in self._placement.route(stage).all]
+        for peer in self._placement.peers_of(stage):
+            self._placement.leave(peer)
+        closing = [self._quietly(link, lambda number: CloseStage(number, stage)) for link in links if link is not None]
+        self._tell_route(stage)
+        await asyncio.gather(*closing)
 
     @staticmethod
-    async def _quietly(link: _Link, make: Callable[[int], Message]) -> None:
+    async def _quietly(link: Link, make: Callable[[int], Message]) -> None:
         """A worker that died has let everybody go already."""
         try:
             await link.request(make)
@@ -308,29 +333,48 @@ class Workers:
                 raise
 
     def listen(self, stage: StageId, take: Take) -> None:
-        """From now on ``take`` gets the stage's shared frames, over restarts of the worker too. One a stage."""
+        """From now on ``take`` gets the stage's shared frames, over restarts of workers too. One a stage."""
+        is_new = stage not in self._taps
         self._taps[stage] = take
-        if self._link is not None:
-            self._link.post(Stream(0, stage, True))
+        self._placement.tap(stage, on=True)
+        if is_new and self._told.get(stage, Route(None)).home is not None:
+            self._post(self._told[stage].home, Stream(0, stage, True))
+        self._tell_route(stage)
 
     def unlisten(self, stage: StageId) -> None:
         """Harmless twice."""
-        if self._taps.pop(stage, None) is not None and self._link is not None:
-            self._link.post(Stream(0, stage, False))
+        if self._taps.pop(stage, None) is not None:
+            self._post(self._placement.route(stage).home, Stream(0, stage, False))
+            self._placement.tap(stage, on=False)
+            self._tell_route(stage)
 
     async def stats(self) -> Stats:
-        """Counters of the worker and of each peer. Raises Unavailable."""
-        reply = await (await self._ready()).request(GetStats)
-        if reply.stats is None:
-            raise Ours("the media worker answered without stats")
-        return stats_from(reply.stats)
+        """Counters of the workers and of each peer. Raises Unavailable where no worker runs."""
+        await self._ready()
+        running = [(slot.number, slot.link) for slot in self._slots if slot.link is not None]
+        replies = await asyncio.gather(*(link.request(GetStats) for _, link in running), return_exceptions=True)
+        found: dict[int, Stats] = {}
+        for (number, _), reply in zip(running, replies, strict=True):
+            if isinstance(reply, EyvanError):
+                continue  # it died meanwhile
+            if isinstance(reply, BaseException):
+                raise reply
+            if reply.stats is None:
+                raise Ours("the media worker answered without stats")
+            found[number] = stats_from(reply.stats)
+        if not found:
+            raise Unavailable("the media worker is starting again")
+        return merged(found)
 
     async def close(self) -> None:
-        """Say goodbye to all peers, end the worker, join the task. Harmless twice."""
+        """Say goodbye to all peers, end the workers, join the tasks. Harmless twice."""
         self._closing = True
-        if self._link is not None:
-            await self._link.stop()
-        if self._task is not None and not self._task.done():
-            if self._link is None:
-                self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._stop_all()
+        for slot in self._slots:
+            if slot.task is not None and not slot.task.done():
+                if slot.link is None:
+                    slot.task.cancel()
+                await asyncio.gather(slot.task, return_exceptions=True)
+
+    async def _stop_all(self) -> None:
+        await asyncio.gather(*(slot.link.stop() for slot in self._slots if slot.link is not None))

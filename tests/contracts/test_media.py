@@ -1,7 +1,7 @@
 """What any relay must do, whatever its engine: real offers, real UDP, real sound, measured at the ear.
 
-A relay is added by a factory in ``tests.helpers.relay.BACKENDS``; what concerns the wire alone is in
-``test_media_wire.py``.
+A relay is a factory in ``tests.helpers.relay``: one worker, and two that share each stage. What concerns the wire
+alone is in ``test_media_wire.py``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,22 @@ import pytest
 from bridge.errors import BadInput, NotFound
 from bridge.ids import PeerId, StageId
 from bridge.media.workers import Workers
-from tests.helpers.relay import BACKENDS, HANG_S, Witness, enter, loud, on_stage, running, silent, until
+from tests.helpers.relay import (
+    HANG_S,
+    Witness,
+    enter,
+    fan_out_in_c,
+    loud,
+    on_stage,
+    running,
+    silent,
+    two_workers,
+    until,
+)
 from tests.helpers.tone import level_at, ratio_at, rms_dbfs
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda each: each.__name__)
+@pytest.fixture(params=[fan_out_in_c, two_workers], ids=lambda each: each.__name__)
 async def relay(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Workers, Witness]]:
     async with running(request.param) as both:
         yield both

@@ -65,8 +65,13 @@ async def fan_out_in_python(witness: Witness) -> Workers:
     return await _started(WorkerSettings(fan_out="python"), witness)
 
 
-async def _started(settings: WorkerSettings, witness: Witness) -> Workers:
-    workers = Workers(settings, witness)
+async def two_workers(witness: Witness) -> Workers:
+    """Who enters one after the other sits at one and the other in turn."""
+    return await _started(WorkerSettings(fan_out="python"), witness, count=2)
+
+
+async def _started(settings: WorkerSettings, witness: Witness, count: int = 1) -> Workers:
+    workers = Workers(settings, witness, count)
     await workers.start()
     return workers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +76,14 @@ logging: {level: DEBUG, json: true}
     assert (config.logging.level, config.logging.json) == ("DEBUG", True)
     # Plain types: ruamel's own would carry comments and compare oddly.
     assert {type(config.media.port), type(config.stage.guests), type(config.database)} == {int, bool, str}
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (3, 2), (4, 3), (200, 64)])
+def test_workers_follow_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, workers: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    for text, wanted in (("auto", workers), ("5", 5)):
+        media = load(tmp_path, MINIMAL + f"media: {{port: 7400, workers: {text}}}\n").media
+        assert media.ports == range(7400, 7400 + wanted)
 
 
 def test_it_is_frozen_and_shows_no_secret(tmp_path: Path) -> None:
@@ -161,6 +170,11 @@ def test_equal_tokens_are_refused(tmp_path: Path) -> None:
         ("media:\n  port: 7400.0", "config.yaml:4: media.port: 7400.0 cannot be used; give a whole number"),
         ("media:\n  port: -1", "config.yaml:4: media.port: -1 cannot"),
         ("media:\n  listener_packet_ms: 30", "media.listener_packet_ms: 30 cannot be used; give 20, 40 or 60"),
+        ("media:\n  workers: 0", "config.yaml:4: media.workers: 0 cannot be used; give auto, or a whole number from 1"),
+        ("media:\n  workers: 65", "config.yaml:4: media.workers: 65 cannot be used; give auto, or"),
+        ("media:\n  workers: yes", "config.yaml:4: media.workers: 'yes' cannot be used; give auto, or"),
+        ("media:\n  workers: true", "config.yaml:4: media.workers: True cannot be used; give auto, or"),
+        ("media:\n  workers: 3\n  port: 65534", "media.port: 65534 cannot be used; 3 workers take ports up to 65536"),
         ("media: 5", "config.yaml:3: media: 5 cannot be used; write `key: value` lines"),
         ("media:\n  announce: 203.0.113.7", "media.announce: '203.0.113.7' cannot be used; give a list of texts"),
         ("media:\n  announce: [stage.example.org]", "'stage.example.org' is no IP address"),

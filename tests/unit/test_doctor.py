@@ -225,6 +225,11 @@ async def test_sound_port(patient: Patient) -> None:
         assert_says(await doctor.check_udp(busy), "✓", "running bridge")
     busy.running = False
     assert_says(await doctor.check_udp(busy), "✓")
+    several = spoil(patient, media={"bind": "127.0.0.1", "port": port, "workers": 3})
+    assert_says(await doctor.check_udp(several), "✓", f"ports {port} to {port + 2}, one for each media worker")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", port + 2))
+        assert_says(await doctor.check_udp(several), "✗", f"port {port + 2} cannot be bound")
     elsewhere = spoil(patient, media={"bind": "203.0.113.250", "port": port})
     elsewhere.running = True
     assert_says(await doctor.check_udp(elsewhere), "✗", "cannot be bound")

@@ -76,7 +76,7 @@ class Scene:
     async def metric(self, name: str) -> int:
         url = self.world.site.ready_url.replace("/health/ready", "/metrics")
         async with aiohttp.ClientSession() as http, http.get(url) as answer:
-            found = re.search(rf"^{name} (\d+)", await answer.text(), re.MULTILINE)
+            found = re.search(rf"^{name}(?:{{worker=\"0\"}})? (\d+)", await answer.text(), re.MULTILINE)
         assert found is not None, name
         return int(found[1])
 
