@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -73,7 +74,13 @@ class Telephone:
         (transceiver,) = self.sound.pc.getTransceivers()
         transceiver.direction = "sendrecv" if off else "sendonly"
         await self.sound.pc.setLocalDescription(await self.sound.pc.createOffer())
-        described = {"type": "offer", "sdp": self.sound.pc.localDescription.sdp}
+        # aiortc names a new session each second; a client goes on in the one it began (RFC 8829 §5.2.2)
+        origin = re.search(r"(?m)^o=.*", self.sound.offer)
+        assert origin is not None
+        described = {
+            "type": "offer",
+            "sdp": re.sub(r"(?m)^o=.*", origin[0], self.sound.pc.localDescription.sdp, count=1),
+        }
         self._held += 1
         await self.send("negotiate", description=described, lifetime=60_000)
         answer = (await self.event("negotiate", number=self._held))["description"]
