@@ -59,7 +59,7 @@ class PeerStats:
     recovered: int = 0  # of these, by in-band FEC
     late: int = 0  # came after their turn
     ignored: int = 0  # another payload type, or a source we do not take
-    restored: int = 0  # packets whose copy in a later one came in time (RFC 2198); these are not lost
+    restored: int = 0  # packets whose copy in a later one came before them, or instead (RFC 2198); these are not lost
     refused: int = 0  # SRTP or SRTCP that failed authentication or was a replay
     jitter_target_ms: float = 0.0
     packets_out: int = 0

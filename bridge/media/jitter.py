@@ -14,6 +14,7 @@ the same way.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
@@ -78,7 +79,9 @@ class JitterBuffer:
         self._dry = 0
         self._late_run = self._slow_run = 0
         self._minima: deque[tuple[int, int]] = deque(maxlen=_BUCKETS)  # (bucket number, smallest transit)
-        self._spreads: deque[int] = deque(maxlen=_SPREADS)
+        self._base = 0  # the smallest of these
+        self._spreads: deque[int] = deque()  # in the order in which they came …
+        self._ranked: list[int] = []  # … and by size
         self._newest_sequence = 0
         self._seen = 0  # bit n: whether the packet n before the newest has come
         self._loss_at = self._repair_until = -_REPAIR  # of our clock, in samples
@@ -95,7 +98,7 @@ class JitterBuffer:
         time = self._extend(timestamp)
         clock = int(now * RATE)
         transit = clock - time
-        if self._minima and abs(transit - self._base()) > _JUMP:
+        if self._minima and abs(transit - self._base) > _JUMP:
             self._restart(timestamp)
             time = timestamp
             transit = clock - time
@@ -150,19 +153,18 @@ class JitterBuffer:
             return time < self._next
         return self._played_until is not None and time < self._played_until
 
-    def _base(self) -> int:
-        return min(each for _, each in self._minima)
-
     def _follow_slower_path(self, transit: int, clock: int) -> None:
         """Forget how fast the path was: at once where nothing is playing, else after a run of slow packets."""
-        if not self._minima or transit - self._base() <= _MAX_TARGET:
+        if not self._minima or transit - self._base <= _MAX_TARGET:
             self._slow_run = 0
             return
         self._slow_run += 1
         if self._slow_run >= _LATE_RUN or (self._next is None and not self._held):
             self._minima.clear()
             self._minima.append((clock // _BUCKET, transit))
+            self._base = transit
             self._spreads.clear()
+            self._ranked.clear()
             self._slow_run = 0
 
     def _note_losses(self, sequence: int, clock: int) -> None:
@@ -191,9 +193,12 @@ class JitterBuffer:
             self._minima.append((bucket, transit))
         while self._minima[0][0] <= bucket - _BUCKETS:
             self._minima.popleft()
-        self._spreads.append(transit - self._base())
-        ranked = sorted(self._spreads)
-        wanted = ranked[int(0.97 * (len(ranked) - 1))] + _FRAME / 2  # half a tick: we look only every 20 ms
+        self._base = min(each for _, each in self._minima)
+        if len(self._spreads) == _SPREADS:
+            del self._ranked[bisect_left(self._ranked, self._spreads.popleft())]
+        self._spreads.append(transit - self._base)
+        insort(self._ranked, transit - self._base)
+        wanted = self._ranked[int(0.97 * (len(self._ranked) - 1))] + _FRAME / 2  # half a tick: we look only every 20 ms
         wanted = max(wanted, _MIN_TARGET) + (self._length if clock < self._repair_until else 0)
         wanted = min(wanted, _MAX_TARGET)
         # Grows at once, shrinks by 2 % a packet: a stall now is worse than 20 ms of delay for a second.
@@ -220,7 +225,7 @@ class JitterBuffer:
         return self._next is not None
 
     def _due(self, now: float) -> int:
-        return int(now * RATE) - self._base() - int(self._target)
+        return int(now * RATE) - self._base - int(self._target)
 
     def surplus(self, now: float, queued: int = 0) -> int:
         """Samples of delay beyond the target; ``queued`` were taken and are not played yet."""

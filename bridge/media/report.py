@@ -13,7 +13,7 @@ _OF_PEERS = {
     "decoded": "Packets decoded",
     "lost": "Packets missing at their turn, concealed or recovered",
     "recovered": "Of these, recovered by in-band FEC",
-    "restored": "Packets that were lost, whose copy in a later one came in time",
+    "restored": "Packets whose copy in a later one came before them, or instead",
     "late": "Packets that came after their turn",
     "refused": "Packets that failed authentication, or were replayed",
     "packets_out": "RTP packets sent",
