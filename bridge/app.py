@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Mapping
 
 from aiohttp import web
 
-from bridge.config import Config
+from bridge.config import Config, WidgetConfig
 from bridge.errors import ConfigError, EyvanError
 from bridge.identity.call_tokens import CallTokens
 from bridge.identity.links import Hearing, LinkSigner
 from bridge.identity.openid import OpenId
 from bridge.ids import PeerId, RoomId, StageId, UserId
+from bridge.live.confirmations import Confirmations
 from bridge.live.notices import Player
 from bridge.live.ports import InboxRow, JsonObject
 from bridge.live.rooms import Rooms
@@ -31,6 +32,7 @@ from bridge.matrix.commands import Translator
 from bridge.matrix.incoming import Incoming
 from bridge.matrix.matrixrtc import CallMembership
 from bridge.matrix.outgoing import Outgoing
+from bridge.matrix.widgets import StageWidgets, can_be_shown
 from bridge.media.control import WorkerSettings
 from bridge.media.report import publish
 from bridge.media.workers import Workers
@@ -117,13 +119,19 @@ class App:
         rooms = ears.rooms = phone.rooms = Rooms(config.bot_user, policy_of(config), world)
         parts.push_async_callback(rooms.close)
         parts.push_async_callback(phone.close)
-        incoming = self._incoming(store, rooms, phone)
+        confirmations = Confirmations(outgoing, self._clock, config.bot.language)
+        parts.push_async_callback(confirmations.close)
+        incoming = self._incoming(store, rooms, phone, confirmations)
         parts.push_async_callback(incoming.close)
         rooms.last_transaction_ms = lambda: incoming.last_transaction_ms or 0
         await rooms.start()
         await incoming.replay()
-        calls = await self._calls(parts, rooms, outgoing)
-        await self._listen(parts, incoming, rooms, store, signer, workers, calls)
+        openid = self._openid(parts)
+        calls = await self._calls(parts, rooms, outgoing, openid)
+        widget = (config.widget, openid, confirmations) if config.widget.enabled else None
+        if widget:
+            self._widgets(parts, rooms, outgoing)
+        await self._listen(parts, incoming, rooms, store, signer, workers, calls, widget)
         try:
             await outgoing.ping()
         except EyvanError as error:
@@ -186,13 +194,14 @@ class App:
             phone,
         )
 
-    def _incoming(self, store: DatabaseStore, rooms: Rooms, phone: Calls) -> Incoming:
+    def _incoming(self, store: DatabaseStore, rooms: Rooms, phone: Calls, confirmations: Confirmations) -> Incoming:
         config = self._config
         translator = Translator(config.bot_user, config.bot.command_prefix, config.homeserver.domain)
 
         def deliver(room: RoomId, row: InboxRow) -> None:
             now = self._clock.now_ms()
             phone.take(room, row, translator.age_ms(row, now))
+            confirmations.reacted(row.event)
             rooms.deliver(room, row, translator.translate(row, now))
 
         def wanted(event: JsonObject) -> bool:
@@ -200,13 +209,30 @@ class App:
 
         return Incoming(config.appservice.hs_token, store, deliver, self._clock, wanted=wanted)
 
-    async def _calls(self, parts: contextlib.AsyncExitStack, rooms: Rooms, outgoing: Outgoing) -> LiveKit | None:
+    def _openid(self, parts: contextlib.AsyncExitStack) -> OpenId:
+        config = self._config
+        networks = [ipaddress.ip_network(each, strict=False) for each in config.matrixrtc.openid_networks]
+        openid = OpenId(config.homeserver.domain, config.homeserver.address, networks)
+        parts.push_async_callback(openid.close)
+        return openid
+
+    def _widgets(self, parts: contextlib.AsyncExitStack, rooms: Rooms, outgoing: Outgoing) -> None:
+        config, url = self._config, self._config.web.public_url
+        if not can_be_shown(url):
+            log.warning("web.public_url is %s: clients show widgets by https alone, so no room gets one", url)
+            return
+        language, pin = config.bot.language, config.widget.pin
+        widgets = StageWidgets(config.bot_user, url, rooms, outgoing, self._clock, language, pin=pin)
+        parts.push_async_callback(widgets.close)
+        widgets.start()
+
+    async def _calls(
+        self, parts: contextlib.AsyncExitStack, rooms: Rooms, outgoing: Outgoing, openid: OpenId
+    ) -> LiveKit | None:
         """What MatrixRTC clients need; None where that is off: no route, no state."""
         config, rtc = self._config, self._config.matrixrtc
         if not rtc.enabled:
             return None
-        networks = [ipaddress.ip_network(each, strict=False) for each in rtc.openid_networks]
-        openid = OpenId(config.homeserver.domain, config.homeserver.address, networks)
         tokens, public = CallTokens(config.web.link_secret), config.web.public_url
         calls = LiveKit(rtc, public, config.bot_user, rooms, openid, tokens, self._clock, config.bot.command_prefix)
         parts.push_async_callback(calls.close)
@@ -226,6 +252,7 @@ class App:
         signer: LinkSigner,
         workers: Workers,
         calls: LiveKit | None,
+        widget: tuple[WidgetConfig, OpenId, Confirmations] | None,
     ) -> None:
         config = self._config
 
@@ -242,7 +269,7 @@ class App:
             return metrics.render()
 
         prefix = config.bot.command_prefix
-        page = WebServer(config.web, rooms, store, signer, self._clock, prefix, calls, workers)
+        page = WebServer(config.web, rooms, store, signer, self._clock, prefix, calls, workers, widget)
         health = HealthServer(config.health, lambda: self._ready, metrics_text)
         for part, where in ((page, config.web), (health, config.health)):
             parts.push_async_callback(part.close)

@@ -85,6 +85,16 @@ def _each(values: tuple[str, ...], parse: Callable[[str], object], remedy: str) 
     return None
 
 
+def _ancestors(value: tuple[str, ...]) -> str | None:
+    """Sources of CSP's frame-ancestors: origins, or a scheme with its colon."""
+    for each in value:
+        if not re.fullmatch(r"https?://[0-9A-Za-z.*:\[\]-]+|[a-z][a-z0-9+.-]*:", each):
+            return (
+                f"{shown(each)} is no origin; give one such as https://app.element.io, or vector: for Element Desktop"
+            )
+    return None
+
+
 def _packet_ms(value: int) -> str | None:
     return None if value in (20, 40, 60) else "give 20, 40 or 60"
 
@@ -265,9 +275,25 @@ class MatrixRtcConfig:
     )
     openid_networks: tuple[str, ...] = key(
         (),
-        "Private addresses or networks at which homeservers of your users may be asked who they are. Others than "
-        "public ones are refused.",
+        "Private addresses or networks at which homeservers of your users may be asked who they are, for Element Call "
+        "and for the widget. Others than public ones are refused.",
         _networks,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WidgetConfig:
+    """The page inside Element Web and Desktop: a widget that the bot adds to the room while a stage is live."""
+
+    enabled: bool = key(
+        True, "Add it. It needs https (web.public_url), and in the room level 50 for the bot, as a stage does."
+    )
+    pin: bool = key(True, "Show it above the timeline, where the room has a place there.")
+    clients: tuple[str, ...] = key(
+        (),
+        "Only these clients may show it: origins such as https://app.element.io, and vector: for Element Desktop. "
+        "Empty: any; users of other homeservers have clients that you do not know.",
+        _ancestors,
     )
 
 
@@ -306,6 +332,7 @@ class Config:
     bot: BotConfig = BotConfig()
     stage: StageConfig = StageConfig()
     matrixrtc: MatrixRtcConfig = MatrixRtcConfig()
+    widget: WidgetConfig = WidgetConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def permission(self, user: UserId) -> Level:

@@ -67,7 +67,8 @@ class Hearing:
 
 @dataclass(frozen=True, slots=True)
 class SessionClaims:
-    """What a page session says. ``link_id`` and ``device_hash``: by which link and device it came, if by one."""
+    """What a page session says. ``link_id`` and ``device_hash``: by which link and device it came, if by one.
+    ``openid``: by the word of the person's own homeserver, in a widget."""
 
     session_id: SessionId
     user: UserId | None
@@ -75,6 +76,7 @@ class SessionClaims:
     stage: StageId
     link_id: str | None = None
     device_hash: str | None = None
+    openid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +140,15 @@ class LinkSigner:
     def make_session(self, claims: SessionClaims, now_ms: int, expires_ms: int) -> str:
         """``expires_ms``: ms since the epoch; a session from a link shall not outlive it."""
         c = claims
-        fields = [c.session_id, c.user, c.room, c.stage, c.link_id, c.device_hash, now_ms, expires_ms]
+        fields = [c.session_id, c.user, c.room, c.stage, c.link_id, c.device_hash, now_ms, expires_ms, c.openid]
         return self._sign("session", fields)
 
     def verify_session(self, token: object, now_ms: int) -> Session:
         """Raises BadToken: ``altered``, ``expired``."""
         match self._open("session", token):
-            case [str() as own, user, room, stage, link_id, device, int() as issued, int() as expires]:
+            case [str() as own, user, room, stage, link_id, device, int() as issued, int() as expires, *rest]:
                 ids = (SessionId(own), _user(user), parse_room(room), parse_stage(stage), _text(link_id), _text(device))
-                session = Session(SessionClaims(*ids), issued, expires)
+                session = Session(SessionClaims(*ids, openid=rest == [True]), issued, expires)
             case _:
                 raise BadToken("altered", _ALTERED)
         _check_time(session.expires_ms, now_ms)

@@ -93,11 +93,12 @@ class OpenId:
             await own.close()
         await self._safe.close()
 
-    async def user_of(self, token: OpenIdToken, service: str) -> UserId:
-        """Whose token it is. ``service``: what it is handed to; each takes a token once.
+    async def user_of(self, token: OpenIdToken) -> UserId:
+        """Whose token it is. A token is taken once, by whatever way it comes: one that Element Call handed to us and to
+        others opens no page.
 
         Raises BadToken (not theirs, or taken before), Unavailable (their server cannot be asked), Full."""
-        mark = hashlib.sha256(f"{service}\0{token.server}\0{token.access_token}".encode()).digest()
+        mark = hashlib.sha256(f"{token.server}\0{token.access_token}".encode()).digest()
         self._take(mark)
         try:
             async with asyncio.timeout(LIMIT_S):

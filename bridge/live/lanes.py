@@ -265,10 +265,10 @@ class Courier:
 
     def __init__(self, name: str, limit: int = MAX_NOTICES) -> None:
         self._name = name
-        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(limit)
+        self._jobs: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(limit)
         self.dropped = 0
 
-    def send(self, job: Callable[[], Awaitable[None]]) -> bool:
+    def send(self, job: Callable[[], Awaitable[object]]) -> bool:
         """False: too many wait, this one is dropped."""
         try:
             self._jobs.put_nowait(job)

@@ -42,8 +42,8 @@ class Matrix(Protocol):
     async def edit(self, room: RoomId, event: EventId, text: str, html: str) -> None:
         """Replace the text of a notice of ours (``m.replace``)."""
 
-    async def tell(self, user: UserId, text: str, html: str) -> None:
-        """A notice in the direct chat with ``user``, which is opened unencrypted if there is none."""
+    async def tell(self, user: UserId, text: str, html: str) -> tuple[RoomId, EventId]:
+        """A notice in the direct chat with ``user``, which is opened unencrypted if there is none. Where it stands."""
 
     async def react(self, room: RoomId, event: EventId, key: str) -> None:
         """A reaction of the bot (``m.annotation``); one that is there already is fine."""

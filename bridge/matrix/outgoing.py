@@ -228,18 +228,18 @@ class Outgoing:
         except EyvanError as error:
             log.warning("room %s: notice %s could not be edited: %s", room, event, error)
 
-    async def tell(self, user: UserId, text: str, html: str) -> None:
-        """A notice in the direct chat with ``user``, which is opened where there is none.
+    async def tell(self, user: UserId, text: str, html: str) -> tuple[RoomId, EventId]:
+        """A notice in the direct chat with ``user``, which is opened where there is none. Where it stands.
 
         Raises MatrixRefused where their server or ours refuses the invitation, and Unavailable."""
         lock = self._dm_locks.setdefault(user, asyncio.Lock())
         async with lock:
             known = await self._values.get_value(_DM_KEY + user)
-            if known and await self._tell_in(RoomId(known), user, text, html):
-                return
+            if known and (event := await self._tell_in(RoomId(known), user, text, html)):
+                return RoomId(known), event
             room = await self._open_direct_chat(user)
             await self._values.set_value(_DM_KEY + user, room)
-            await self.send(room, text, html, reply_to=None, txn=new_txn_id())
+            return room, await self.send(room, text, html, reply_to=None, txn=new_txn_id())
 
     async def display_name(self, user: UserId) -> str:
         """The name of the user's profile; the local part of the user id where there is none."""
@@ -264,19 +264,18 @@ class Outgoing:
         """Whether ``room`` is the direct chat that was opened with ``user``."""
         return await self._values.get_value(_DM_KEY + user) == room
 
-    async def _tell_in(self, room: RoomId, user: UserId, text: str, html: str) -> bool:
-        """Tell it in a chat opened before; who left is invited again. False where that chat is of no use any more."""
+    async def _tell_in(self, room: RoomId, user: UserId, text: str, html: str) -> EventId | None:
+        """Tell it in a chat opened before; who left is invited again. None where that chat is of no use any more."""
         try:
             member = await self.read_state(room, "m.room.member", user)
             if (member or {}).get("content", {}).get("membership") not in ("join", "invite"):
                 # Not POST /invite, which cannot say that it is a direct chat.
                 invitation = {"membership": "invite", "is_direct": True}
                 await self._put_state(room, "m.room.member", user, invitation)
-            await self.send(room, text, html, reply_to=None, txn=new_txn_id())
+            return await self.send(room, text, html, reply_to=None, txn=new_txn_id())
         except MatrixRefused as error:
             log.info("room %s: direct chat with %s is of no use any more: %s", room, user, error)
-            return False
-        return True
+            return None
 
     async def _open_direct_chat(self, user: UserId) -> RoomId:
         """In ``private_chat`` the guest has level 0 and turning on encryption needs 100: a bot without device keys

@@ -188,6 +188,11 @@ def is_call_emoji(key: object) -> bool:
     return _bare_emoji(key) in {"📞", "☎", "📱"}
 
 
+def is_yes_emoji(key: object) -> bool:
+    """Whether a reaction's key says yes: 👍 ✅ ✔, in any skin tone."""
+    return _bare_emoji(key) in {"👍", "✅", "✔"}
+
+
 def _bare_emoji(key: object) -> str:
     if not isinstance(key, str) or len(key) > 12:
         return ""

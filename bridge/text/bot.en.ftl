@@ -171,3 +171,9 @@ call-over-removed = Your call to “{ $topic }” is over: you are not in that r
 call-over-restart = I have to restart. Please call again in a moment.
 call-over-lost = The connection of your call was lost. Please call again.
 call-somebody = A moderator
+
+# The widget
+widget-name = Live stage
+confirm-first = Not yet: the bot has written to you in your direct chat. Answer its message { $code } there with 👍, then press again.
+confirm-question = Somebody moderates “{ $topic }” in your name, by the widget in the room: code { $code }. Is this code on your own screen? Then answer this message with { $yes }. If it is not you, do nothing; nothing is done in your name then.
+confirm-thanks = { $code }: confirmed. You can moderate by the widget now.

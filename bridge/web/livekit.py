@@ -174,7 +174,7 @@ class LiveKit:
         room, stage_id = parse_room(stage.room), stage.stage_id
         if stage.state.room.encrypted:
             raise Refused("encrypted")
-        user = await self._openid.user_of(OpenIdToken.parse(body.get("openid_token")), "livekit")
+        user = await self._openid.user_of(OpenIdToken.parse(body.get("openid_token")))
         if stage_id is None or not may_sit(stage.state, user):
             raise Refused("not-in-room")
         identity = f"{user}:{device}" if member is None else _hashed(user, device, member)

@@ -36,6 +36,9 @@ NoticeKey = Literal[
     "invite_declined",
     "not_written",
     "cut_not_written",
+    "confirm",  # by_name: the code that also stands in the bot's direct message
+    "confirmed",
+    "confirm_failed",
 ]
 
 
@@ -177,11 +180,14 @@ FromPage = Hello | Offer | RaiseHand | InviteReply | MicState | DoAct | Resync |
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """``link`` (with ``device`` from an earlier answer, if any) or ``guest`` (a stage id)."""
+    """``link`` (with ``device`` from an earlier answer, if any), ``guest`` (a stage id), or ``openid`` with ``room``: a
+    token of the person's own homeserver (client-server API "OpenID") as their client hands it to a widget."""
 
     link: str | None = None
     device: str | None = None
     guest: str | None = None
+    openid: dict[str, str | int] | None = None
+    room: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +203,7 @@ class SessionOpened:
 class ErrorBody:
     errcode: str
     error: str
-    reason: str | None = None  # expired · altered · revoked · devices · membership · unknown
+    reason: str | None = None  # expired · altered · revoked · devices · membership · unknown · used
     retry_after_ms: int | None = None
 
 
@@ -231,8 +237,8 @@ def decode_open(body: object) -> OpenSession:
     if not isinstance(body, dict):
         raise BadInput("body", body, "send a JSON object")
     parsed = typing.cast(OpenSession, _build(OpenSession, body))
-    if (parsed.link is None) == (parsed.guest is None):
-        raise BadInput("link", None, "give either link or guest")
+    if [parsed.link, parsed.guest, parsed.openid].count(None) != 2:
+        raise BadInput("link", None, "give one of link, guest and openid")
     return parsed
 
 
@@ -257,6 +263,8 @@ def _fits(value: object, kind: Any) -> bool:
         return isinstance(value, str) and value in typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return any(_fits(value, each) for each in typing.get_args(kind))
+    if origin is dict:  # what is in it is for its reader to judge
+        return isinstance(value, dict)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
     if kind is str:  # JSON can hold half a surrogate pair, which no UTF-8 can

@@ -2,7 +2,8 @@
 
 =============================  ===============================================================
 ``GET /s/{stage}``             the page; its files under ``/s/``
-``POST /api/v1/sessions``      link or guest → session
+``GET /s/widget``              the same page, for Matrix clients to show in a frame
+``POST /api/v1/sessions``      link, OpenID token or guest → session
 ``GET /api/v1/socket``         the page's WebSocket; the session is its first frame, never in a URL
 ``/listen``, ``/whep``          the sound alone, for players: `bridge.web.listen`, `bridge.web.whep`
 =============================  ===============================================================
@@ -18,17 +19,19 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
 
-from bridge.config import WebConfig
-from bridge.errors import BadInput, BadToken, EyvanError, Full, NotFound, Refused
+from bridge.config import WebConfig, WidgetConfig
+from bridge.errors import BadInput, BadToken, EyvanError, Full, NotFound, Refused, Unavailable
 from bridge.identity.links import LinkSigner, SessionClaims, device_hash, new_device
-from bridge.ids import new_session_id, parse_stage
+from bridge.identity.openid import OpenId, OpenIdToken
+from bridge.ids import new_session_id, parse_room, parse_stage
 from bridge.live.card import plain_of
+from bridge.live.confirmations import Confirmations
 from bridge.live.ports import Clock, Store
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
@@ -50,10 +53,11 @@ _SIGN_INS_A_MINUTE = 60  # for one source address; whole mobile carriers sit beh
 _CALLS_A_MINUTE = 300  # Element Call signs in three times to join
 _PENDING = 2_000  # sockets that have not said hello; further ones are told to come again
 
+_NO_FRAME = "frame-ancestors 'none'"
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; media-src 'self' blob: mediastream:; "
-    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"manifest-src 'self'; base-uri 'none'; form-action 'none'; {_NO_FRAME}"
 )
 """``connect-src 'self'`` covers the WebSocket of the page's own origin (CSP level 3; Safari from 15.4)."""
 _HEADERS = {
@@ -67,6 +71,15 @@ _PREFIX = web.AppKey("prefix", str)
 _NOT_KEPT = {**_HEADERS, "Cache-Control": "no-store"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def widget_headers(clients: tuple[str, ...]) -> dict[str, str]:
+    """Of the page in a frame. It knows nobody there: no cookie, no kept link, only what the client around it tells.
+
+    Without a list every client may show it, and ``frame-ancestors`` is left out: ``*`` would not cover the scheme that
+    Element Desktop shows its own pages by (CSP level 3, "matches a host-source")."""
+    ancestors = f"frame-ancestors {' '.join(clients)}" if clients else ""
+    return {**_HEADERS, "Content-Security-Policy": _CSP.replace(_NO_FRAME, ancestors).rstrip("; ")}
 
 
 class MoreRoutes(Protocol):
@@ -92,10 +105,12 @@ class WebServer:
         prefix: str,
         more: MoreRoutes | None = None,
         source: FrameSource | None = None,
+        widget: tuple[WidgetConfig, OpenId, Confirmations] | None = None,
     ) -> None:
-        """``source``: the relay's frames, for those who listen by stream; None: there are no streams."""
+        """``source``: the relay's frames, for those who listen by stream; None: there are no streams. ``widget`` None:
+        no client may frame the page, and no OpenID token is taken."""
         self._config, self._rooms, self._store, self._signer = config, rooms, store, signer
-        self._more = more
+        self._more, self._widget = more, widget
         self._clock, self._prefix = clock, prefix
         self._sources = Sources(config.trusted_proxies, _SIGN_INS_A_MINUTE)
         self._more_sources = Sources(config.trusted_proxies, _CALLS_A_MINUTE)
@@ -113,6 +128,7 @@ class WebServer:
             [
                 web.get("/", self._index),
                 web.get("/s/{stage:[A-Za-z0-9_-]{16,43}}", self._index),
+                web.get("/s/widget", self._widget_page),
                 web.get("/s/{file:.+}", self._file),
                 web.post("/api/v1/sessions", self._sessions),
                 web.get("/api/v1/socket", self._socket),
@@ -145,12 +161,17 @@ class WebServer:
     async def _index(self, request: web.Request) -> web.StreamResponse:
         return self._static("index.html", "no-store")
 
+    async def _widget_page(self, request: web.Request) -> web.StreamResponse:
+        if self._widget is None:
+            raise NotFound("this server gives no widget (widget.enabled)")
+        return self._static("index.html", "no-store", widget_headers(self._widget[0].clients))
+
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["file"]
         kept = "public, max-age=31536000, immutable" if name.startswith("assets/") else "no-cache"
         return self._static(name, kept)
 
-    def _static(self, name: str, cache: str) -> web.StreamResponse:
+    def _static(self, name: str, cache: str, headers: Mapping[str, str] = _HEADERS) -> web.StreamResponse:
         try:
             path = (STATIC / name).resolve()
             served = path.is_relative_to(STATIC.resolve()) and path.is_file()
@@ -158,7 +179,7 @@ class WebServer:
             served = False
         if not served:
             raise NotFound("there is no such page")
-        return web.FileResponse(path, headers={**_HEADERS, "Cache-Control": cache})
+        return web.FileResponse(path, headers={**headers, "Cache-Control": cache})
 
     # -- sign in -------------------------------------------------------------------------------
 
@@ -172,7 +193,10 @@ class WebServer:
         except (ValueError, RecursionError):
             raise BadInput("body", "no JSON", "send a JSON object") from None
         wish = m.decode_open(body)
-        opened = await (self._by_link(wish) if wish.link is not None else self._as_guest(wish))
+        if wish.openid is not None:
+            opened = await self._by_openid(wish)
+        else:
+            opened = await (self._by_link(wish) if wish.link is not None else self._as_guest(wish))
         return web.json_response(m.encode(opened), headers=_NOT_KEPT)
 
     async def _by_link(self, wish: m.OpenSession) -> m.SessionOpened:
@@ -196,6 +220,26 @@ class WebServer:
         claims = SessionClaims(new_session_id(), link.user, link.room, link.stage, link.id, hashed)
         token = self._signer.make_session(claims, now, link.expires_ms)
         return m.SessionOpened(token, device, link.stage, link.expires_ms, link.user)
+
+    async def _by_openid(self, wish: m.OpenSession) -> m.SessionOpened:
+        """By the word of the person's own homeserver. Who is not in the room learns nothing of it."""
+        if self._widget is None:
+            raise NotFound("this server takes no OpenID tokens (widget.enabled)")
+        room = parse_room(wish.room, "room")
+        user = await self._widget[1].user_of(OpenIdToken.parse(wish.openid))
+        stage = self._rooms.of_room(room)
+        if stage is None or not stage.state.room.may_be_here(user):
+            raise BadToken("membership", "you are not in this room, or nobody knows it here")
+        if not stage.state.loaded:
+            raise Unavailable("this room is being read; try again in a moment")
+        if stage.stage_id is None or not stage.state.live:
+            raise NotFound("there is no stage in this room just now")
+        if not stage.state.may_hear(user):
+            raise BadToken("membership", "you may not hear this stage")
+        now = self._clock.now_ms()
+        expires = now + self._config.link_hours * 3_600_000
+        claims = SessionClaims(new_session_id(), user, stage.room, stage.stage_id, openid=True)
+        return m.SessionOpened(self._signer.make_session(claims, now, expires), None, stage.stage_id, expires, user)
 
     async def _as_guest(self, wish: m.OpenSession) -> m.SessionOpened:
         stage_id = parse_stage(wish.guest, "guest")
@@ -229,7 +273,10 @@ class WebServer:
             if request.transport is not None:
                 request.transport.abort()
 
-        session = PageSession(self._rooms, self._signer, self._store, self._clock, self._prefix, self._frames)
+        confirmations = self._widget[2] if self._widget else None
+        session = PageSession(
+            self._rooms, self._signer, self._store, self._clock, self._prefix, self._frames, confirmations
+        )
         try:
             await session.run(socket, abort, greeted)
         finally:

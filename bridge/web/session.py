@@ -24,9 +24,10 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from bridge.errors import BadInput, BadToken, EyvanError, Refused, Unavailable
-from bridge.identity.links import LinkSigner, Session
+from bridge.identity.links import LinkSigner, Session, SessionClaims
 from bridge.ids import UserId, parse_user
 from bridge.live.card import plain_of
+from bridge.live.confirmations import Confirmations
 from bridge.live.ports import Clock, Store
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
@@ -170,8 +171,17 @@ class PageSession:
     """Runs one WebSocket from hello to bye."""
 
     def __init__(
-        self, rooms: Rooms, signer: LinkSigner, store: Store, clock: Clock, prefix: str, frames: Frames
+        self,
+        rooms: Rooms,
+        signer: LinkSigner,
+        store: Store,
+        clock: Clock,
+        prefix: str,
+        frames: Frames,
+        confirmations: Confirmations | None = None,
     ) -> None:
+        """``confirmations`` None: sessions of OpenID tokens, as of an earlier run, do nothing to others."""
+        self._confirmations = confirmations
         self._rooms, self._signer, self._store, self._clock = rooms, signer, store, clock
         self._prefix, self._frames = prefix, frames
         self._tokens, self._refilled = _BURST, 0.0
@@ -287,6 +297,7 @@ class PageSession:
                 case m.Hello():
                     raise BadInput("t", "hello", "hello is sent once")
                 case _:
+                    self._check_confirmed(message, page, session.claims, stage)
                     await self._ask(message, page, session.claims.user, stage)
                     page.send(m.Done(number))
         except EyvanError as error:
@@ -294,6 +305,19 @@ class PageSession:
         except Exception:
             log.exception("a page's request failed")
             page.refuse(number, Unavailable("something went wrong on the server; try again"))
+
+    def _check_confirmed(self, message: m.FromPage, page: PageSocket, claims: SessionClaims, stage: LiveStage) -> None:
+        """Acts on others by a widget's page wait for the person's own word, once. Stepping down oneself does not."""
+        if not claims.openid or claims.user is None or not isinstance(message, m.DoAct):
+            return
+        if message.act == "to_audience" and message.user == claims.user:
+            return
+        if self._confirmations is None:
+            raise Refused("not-permitted")
+        topic = stage.state.stage.topic if stage.state.stage else ""
+        self._confirmations.require(
+            claims.session_id, claims.user, topic or stage.state.room.name or stage.room, page.notice
+        )
 
     async def _ask(self, message: m.FromPage, page: PageSocket, user: UserId | None, stage: LiveStage) -> None:
         if user is None:

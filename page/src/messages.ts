@@ -6,7 +6,7 @@ export type Mic = "on" | "off" | "muted";
 export type Status = "none" | "scheduled" | "live" | "ended";
 export type Act = "invite" | "bring_up" | "not_now" | "to_audience" | "mute" | "unmute" | "kick" | "make_moderator" | "end" | "topic";
 export type ByeReason = "ended" | "removed" | "left_room" | "expired" | "elsewhere" | "restart" | "slow";
-export type NoticeKey = "muted" | "unmuted" | "to_stage" | "to_audience" | "hand_not_now" | "invited" | "invite_declined" | "not_written" | "cut_not_written";
+export type NoticeKey = "muted" | "unmuted" | "to_stage" | "to_audience" | "hand_not_now" | "invited" | "invite_declined" | "not_written" | "cut_not_written" | "confirm" | "confirmed" | "confirm_failed";
 
 export interface StageInfo {
   id: string;
@@ -118,7 +118,7 @@ export interface Levels {
 }
 
 export interface Notice {
-  key: "muted" | "unmuted" | "to_stage" | "to_audience" | "hand_not_now" | "invited" | "invite_declined" | "not_written" | "cut_not_written";
+  key: "muted" | "unmuted" | "to_stage" | "to_audience" | "hand_not_now" | "invited" | "invite_declined" | "not_written" | "cut_not_written" | "confirm" | "confirmed" | "confirm_failed";
   by_name: string;
   t: "notice";
 }
@@ -184,6 +184,8 @@ export interface OpenSession {
   link?: string | null;
   device?: string | null;
   guest?: string | null;
+  openid?: Record<string, string | number> | null;
+  room?: string | null;
 }
 
 export interface SessionOpened {

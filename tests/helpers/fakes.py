@@ -235,9 +235,11 @@ class FakeMatrix:
         await self._call("edit", room, event, text)
         self.edits.append((event, text))
 
-    async def tell(self, user: UserId, text: str, html: str) -> None:
+    async def tell(self, user: UserId, text: str, html: str) -> tuple[RoomId, EventId]:
         await self._call("tell", user, text)
-        self.chats.setdefault(user, []).append(text)
+        chat = self.chats.setdefault(user, [])
+        chat.append(text)
+        return RoomId(f"!chat-{user}"), EventId(f"$chat-{user}-{len(chat)}")
 
     async def react(self, room: RoomId, event: EventId, key: str) -> None:
         await self._call("react", room, event, key)
@@ -436,6 +438,8 @@ class House:
         self._pushes: asyncio.Queue[list[dict[str, Any]]] = asyncio.Queue()
         self._pump: asyncio.Task[None] | None = None
         self.rows: list[InboxRow] = []
+        self.also: Callable[[JsonObject], None] = lambda event: None
+        """Called with each event before its room is, as the composition root does for confirmations."""
 
     async def start(self) -> House:
         self.matrix.push = self._pushes.put_nowait
@@ -454,6 +458,7 @@ class House:
 
     def _deliver(self, row: InboxRow) -> None:
         self.rows.append(row)
+        self.also(row.event)
         room = RoomId(row.event["room_id"])
         self.rooms.deliver(room, row, self._translator.translate(row, self.clock.now_ms()))
 

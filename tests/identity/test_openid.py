@@ -87,29 +87,28 @@ async def server(authority: Authority) -> AsyncIterator[Server]:
 
 async def test_the_users_own_server_says_who_it_is(server: Server) -> None:
     openid = server.openid()
-    assert await openid.user_of(server.token(), "livekit") == f"@ava:{server.name}"
+    assert await openid.user_of(server.token()) == f"@ava:{server.name}"
     assert server.asked == [("t0ken", server.name)]
     await openid.close()
     await openid.close()
 
 
-async def test_a_token_is_taken_once_by_each_service(server: Server) -> None:
+async def test_a_token_is_taken_once(server: Server) -> None:
     now = [0.0]
     openid = server.openid(now=lambda: now[0])
-    await openid.user_of(server.token(), "livekit")
+    await openid.user_of(server.token())
     with pytest.raises(BadToken, match="used before"):
-        await openid.user_of(server.token(), "livekit")
+        await openid.user_of(server.token())
     assert len(server.asked) == 1, "a replay is not even asked about"
-    await openid.user_of(server.token(), "widget")
-    await openid.user_of(server.token("another"), "livekit")
+    await openid.user_of(server.token("another"))
     now[0] = 7201.0  # by then no homeserver knows the token any more
-    await openid.user_of(server.token(), "livekit")
+    await openid.user_of(server.token())
     await openid.close()
 
 
 async def test_two_at_once_with_one_token_are_one(server: Server) -> None:
     openid = server.openid()
-    both = await asyncio.gather(*(openid.user_of(server.token(), "livekit") for _ in range(2)), return_exceptions=True)
+    both = await asyncio.gather(*(openid.user_of(server.token()) for _ in range(2)), return_exceptions=True)
     assert sorted(type(each).__name__ for each in both) == ["BadToken", "str"]
     await openid.close()
 
@@ -119,10 +118,10 @@ async def test_a_server_speaks_for_its_own_users_alone(server: Server) -> None:
     for user in ("@ava:elsewhere.test", "@ava:localhost", f"@ava:x.{server.name}"):
         server.says = speaks_for(user)
         with pytest.raises(BadToken, match="its own users alone"):
-            await openid.user_of(server.token(user), "livekit")
+            await openid.user_of(server.token(user))
     server.says = speaks_for("ava")
     with pytest.raises(BadInput, match="sub"):
-        await openid.user_of(server.token("z"), "livekit")
+        await openid.user_of(server.token("z"))
     await openid.close()
 
 
@@ -137,7 +136,7 @@ async def test_what_a_server_does_not_know_is_refused(server: Server) -> None:
     for number, says in enumerate((unknown, not_json)):
         server.says = says
         with pytest.raises(BadToken, match="does not know"):
-            await openid.user_of(server.token(str(number)), "livekit")
+            await openid.user_of(server.token(str(number)))
     await openid.close()
 
 
@@ -157,17 +156,17 @@ async def test_long_answers_redirects_and_silence(server: Server, monkeypatch: p
     for says, why in ((long, "more than"), (elsewhere, "elsewhere"), (silence, "did not answer")):
         server.says = says
         with pytest.raises(Unavailable, match=why):
-            await openid.user_of(server.token(), "livekit")
+            await openid.user_of(server.token())
     server.says = speaks_for(f"@ava:{server.name}")
     monkeypatch.undo()
-    assert await openid.user_of(server.token(), "livekit"), "a token that was not answered may come again"
+    assert await openid.user_of(server.token()), "a token that was not answered may come again"
     await openid.close()
 
 
 async def test_an_unknown_certificate_is_refused(server: Server) -> None:
     openid = OpenId("own.test", "http://127.0.0.1:1", LOOPBACK)
     with pytest.raises(Unavailable, match="certificate"):
-        await openid.user_of(server.token(), "livekit")
+        await openid.user_of(server.token())
     assert not server.asked
     await openid.close()
 
@@ -177,7 +176,7 @@ async def test_private_addresses_are_not_asked(server: Server) -> None:
     openid = OpenId("own.test", "http://127.0.0.1:1", (), server.trust)
     for number, host in enumerate(("localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]")):
         with pytest.raises(Unavailable, match="public internet"):
-            await openid.user_of(server.token(str(number), f"{host}:{server.port}"), "livekit")
+            await openid.user_of(server.token(str(number), f"{host}:{server.port}"))
     assert not server.asked
     await openid.close()
 
@@ -211,7 +210,7 @@ async def test_delegation_by_well_known(authority: Authority, server: Server, mo
         openid = server.openid()
         await redirect_443(monkeypatch, openid, delegates.port)
         server.says = speaks_for("@ava:localhost")
-        assert await openid.user_of(server.token("a", "localhost"), "livekit") == "@ava:localhost"
+        assert await openid.user_of(server.token("a", "localhost")) == "@ava:localhost"
         assert server.asked == [("a", server.name)]
 
         async def to_the_inside(_: web.Request) -> web.Response:
@@ -219,7 +218,7 @@ async def test_delegation_by_well_known(authority: Authority, server: Server, mo
 
         delegates.says = to_the_inside
         with pytest.raises(Unavailable, match="public internet"):
-            await openid.user_of(server.token("b", "localhost"), "livekit")
+            await openid.user_of(server.token("b", "localhost"))
         await openid.close()
 
 
@@ -244,10 +243,10 @@ async def test_our_own_server_is_asked_where_the_configuration_says(tmp_path: Pa
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     openid = OpenId("own.test", f"http://127.0.0.1:{port}")
-    assert await openid.user_of(OpenIdToken("t", "own.test"), "livekit") == "@ben:own.test"
+    assert await openid.user_of(OpenIdToken("t", "own.test")) == "@ben:own.test"
     await runner.cleanup()
     with pytest.raises(Unavailable, match="our homeserver"):
-        await openid.user_of(OpenIdToken("u", "own.test"), "livekit")
+        await openid.user_of(OpenIdToken("u", "own.test"))
     await openid.close()
 
 

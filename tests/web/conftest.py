@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from bridge.config import WebConfig
+from bridge.config import WebConfig, WidgetConfig
 from bridge.identity.links import LinkSigner
+from bridge.identity.openid import USERINFO, OpenId
 from bridge.ids import RoomId, UserId
+from bridge.live.confirmations import Confirmations
 from bridge.store import open_store
 from bridge.web.server import WebServer
 from tests.helpers.fakes import AVA, BEN, BOT, CYD, HANG_S, MOD, ROOM, FakeMatrix, FaultyStore, HandClock, House
 from tests.helpers.ports import free_port
+from tests.helpers.synapse import serving
 
 SECRET = "s" * 40
 
@@ -77,6 +81,7 @@ class Origin:
     http: aiohttp.ClientSession
     store: FaultyStore
     clock: HandClock
+    tokens: dict[str, str]  # OpenID token → whose it is, by the word of the homeserver a.org
     sockets: list[aiohttp.ClientWebSocketResponse] = field(default_factory=list)
 
     def link(self, user: UserId, room: RoomId = ROOM, *, hours: int = 12, stage: str | None = None) -> str:
@@ -112,6 +117,20 @@ async def hang_up(sockets: list[aiohttp.ClientWebSocketResponse]) -> None:
     await asyncio.gather(*(each.close() for each in sockets))
 
 
+@asynccontextmanager
+async def userinfo(tokens: dict[str, str]) -> AsyncIterator[str]:
+    """Our own homeserver, as far as it knows OpenID tokens; yields its URL."""
+
+    async def answer(request: web.Request) -> web.Response:
+        user = tokens.get(request.query["access_token"])
+        return web.json_response({"sub": user} if user else {"errcode": "M_UNKNOWN_TOKEN"}, status=200 if user else 401)
+
+    app = web.Application()
+    app.add_routes([web.get(USERINFO, answer)])
+    async with serving(app, free_port()) as url:
+        yield url
+
+
 @pytest.fixture
 async def origin(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Origin]:
     clock = HandClock()
@@ -130,11 +149,17 @@ async def origin(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
             public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET, trusted_proxies=proxies
         )
         signer = LinkSigner(SECRET)
-        server = WebServer(config, house.rooms, store, signer, clock, "!")
+        confirmations, tokens = Confirmations(matrix, clock, "en"), dict[str, str]()
+        stack.push_async_callback(confirmations.close)
+        house.also = confirmations.reacted
+        openid = OpenId("a.org", await stack.enter_async_context(userinfo(tokens)))
+        stack.push_async_callback(openid.close)
+        widget = (WidgetConfig(), openid, confirmations)
+        server = WebServer(config, house.rooms, store, signer, clock, "!", widget=widget)
         stack.push_async_callback(server.close)
         await server.start()
         async with aiohttp.ClientSession() as http:
-            made = Origin(config.public_url, house, server, signer, http, store, clock)
+            made = Origin(config.public_url, house, server, signer, http, store, clock, tokens)
             yield made
             await hang_up(made.sockets)
             await server.close()
