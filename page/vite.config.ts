@@ -1,19 +1,26 @@
 /** The page's build: `index.html` is served at `/s/{stage}`, all else lies beside it under `assets/`. */
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
-/** The font's and the icons' licences travel with the build, as both ask for. */
+/** The licences of the font, the icons and what speaks to Matrix clients travel with the build, as they ask for. */
 function licences(): Plugin {
-  const files = ["node_modules/vazirmatn/OFL.txt", "node_modules/lucide-static/LICENSE"];
+  const files = ["vazirmatn/OFL.txt", "lucide-static/LICENSE", "matrix-widget-api/LICENSE", "events/LICENSE"];
+  const own = createRequire(import.meta.url);
+  const text = (file: string): string => {
+    const [name, path] = file.split("/") as [string, string];
+    return readFileSync(join(dirname(own.resolve(`${name}/package.json`)), path), "utf8");
+  };
   return {
     name: "licences",
     apply: "build",
     generateBundle() {
-      const source = files.map((file) => `${file.split("/")[1]}\n\n${readFileSync(here(file), "utf8")}`).join("\n\n");
+      const source = files.map((file) => `${file.split("/")[0]}\n\n${text(file)}`).join("\n\n");
       this.emitFile({ type: "asset", fileName: "assets/licences.txt", source });
     },
   };

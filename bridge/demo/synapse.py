@@ -161,7 +161,7 @@ class LocalSynapse:
         config: dict[str, Any] = {
             "server_name": self.server_name,
             "public_baseurl": f"{self.url}/",
-            "listeners": [{**listener, "resources": [{"names": ["client"], "compress": False}]}],
+            "listeners": [{**listener, "resources": [{"names": ["client", "openid"], "compress": False}]}],
             "database": {"name": "sqlite3", "args": {"database": str(self.directory / "homeserver.db")}},
             "media_store_path": str(self.directory / "media"),
             "signing_key_path": str(signing_key),

@@ -198,6 +198,9 @@ const STATES: Record<string, Change> = {
   removed: closing("removed"),
   elsewhere: closing("elsewhere"),
   left: closing("left"),
+  identity: closing("identity"),
+  client: closing("client"),
+  confirm: (s, desk) => (desk.note({ kind: "notice", key: "confirm", by: "4829" }), { ...s, me: MODERATOR, mic: onMic, queue: queue(Date.now()) }),
 };
 
 /** `?mock=<state>&lang=fa|en&theme=light|dark`, frozen unless `&move`. */
@@ -219,6 +222,7 @@ export function mockControls(query: URLSearchParams): Controls {
     desk,
     lights: { talking: signal(talking), attach },
     microphone: { level: 0.85 },
+    inClient: query.has("widget"),
     listen: () => stage.set({ sound: "playing" }),
     raiseHand: () => stage.set({ handWish: "up" }),
     lowerHand: () => stage.set({ handWish: null }),

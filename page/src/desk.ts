@@ -18,7 +18,7 @@ export type FloatingNote = { kind: "notice"; key: ShownNotice; by: string } | { 
 
 const TOAST_MS = 5_000;
 const NOTE_MS = 9_000;
-const STAYS = new Set<ShownNotice>(["muted", "cut_not_written"]); // until it is closed, or the moderator opens the microphone again
+const STAYS = new Set<ShownNotice>(["muted", "cut_not_written", "confirm"]); // until it is closed, or the moderator opens the microphone again
 
 export class Desk {
   readonly sheet = signal<Sheet | null>(null);

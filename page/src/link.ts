@@ -14,7 +14,15 @@ export interface Place {
   api: URL; // ends in a slash
 }
 
-/** The server said no to our link (or to guests), for good: `reason` as in ErrorBody. */
+/** Where a page's session comes from. */
+export interface SignIn {
+  /** The session for `hello`. Throws LinkRefused (final), NotNow, or TypeError when the network is away. */
+  session(): Promise<string>;
+  /** It did not open: the next call gets another one. */
+  forgetSession(): void;
+}
+
+/** The server said no to our link (or to guests), for good: `reason` as in ErrorBody, or a Closing. */
 export class LinkRefused extends Error {
   constructor(
     readonly reason: string,
@@ -41,6 +49,11 @@ export class NotNow extends Error {
 export function placeOf(address: URL): Place {
   const stage = decodeURIComponent(address.pathname.split("/").pop() ?? "");
   return { stage, api: new URL("../api/v1/", address) };
+}
+
+/** Whether this is the address that clients show in a frame. */
+export function isWidget(address: URL): boolean {
+  return address.pathname.endsWith("/s/widget");
 }
 
 /** The token of `#l=…`, taken out of the address bar and the history, or null. */
@@ -97,15 +110,7 @@ export async function openSession(place: Place, store: LinkStore, fetcher: typeo
   const kept = store.read();
   if (kept.session !== undefined && (kept.expires ?? 0) > now + 5_000) return kept.session;
   const body: OpenSession = kept.link ? { link: kept.link, ...(kept.device && { device: kept.device }) } : { guest: place.stage };
-  const answer = await fetcher(new URL("sessions", place.api), {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-    credentials: "omit",
-    referrerPolicy: "no-referrer",
-  });
-  if (!answer.ok) throw await refusal(answer, kept.link === undefined);
-  const opened = (await answer.json()) as SessionOpened;
+  const opened = await openBy(place, body, fetcher);
   const device = opened.device ?? kept.device;
   store.write({
     ...(kept.link && { link: kept.link }),
@@ -114,6 +119,29 @@ export async function openSession(place: Place, store: LinkStore, fetcher: typeo
     expires: opened.expires_ts,
   });
   return opened.session;
+}
+
+/** `POST sessions`. Throws as `openSession`. */
+export async function openBy(place: Place, body: OpenSession, fetcher: typeof fetch): Promise<SessionOpened> {
+  const answer = await fetcher(new URL("sessions", place.api), {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+    credentials: "omit",
+    referrerPolicy: "no-referrer",
+  });
+  if (!answer.ok) throw await refusal(answer, body.guest !== undefined);
+  return (await answer.json()) as SessionOpened;
+}
+
+/** Signs in by the personal link that was opened here, or as a guest. */
+export function linkSignIn(place: Place, token: string | null, storage: Pick<Storage, "getItem" | "setItem">): SignIn {
+  const store = new LinkStore(place.stage, storage);
+  store.adopt(token);
+  return {
+    session: () => openSession(place, store, fetch.bind(globalThis), Date.now()),
+    forgetSession: () => store.forgetSession(),
+  };
 }
 
 async function refusal(answer: Response, guest: boolean): Promise<Error> {

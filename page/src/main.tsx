@@ -1,7 +1,7 @@
-/** Composition: link, page, views. */
+/** Composition: link or client, page, views. */
 import { effect } from "@preact/signals";
 import { render } from "preact";
-import { placeOf, takeToken } from "./link";
+import { isWidget, linkSignIn, placeOf, takeToken } from "./link";
 import { Page } from "./page";
 import { applyToDocument } from "./preferences";
 import "./style/tokens.css";
@@ -33,15 +33,30 @@ function storage(): Pick<Storage, "getItem" | "setItem"> {
   }
 }
 
-function open(): Controls {
-  const token = takeToken(location, history);
-  const page = new Page(placeOf(new URL(location.href)), token, soundElement(), storage());
+/** By the personal link in the address, or as a guest. */
+function openLink(address: URL): Page {
+  const place = placeOf(address);
+  addEventListener("hashchange", () => {
+    if (location.hash !== "") location.reload(); // another personal link was opened in this tab
+  });
+  return new Page(place, linkSignIn(place, takeToken(location, history), storage()), soundElement());
+}
+
+/** In a client's frame; what speaks to clients is loaded there alone. */
+async function openWidget(address: URL): Promise<Page> {
+  const { connectClient, frameOf, WidgetSignIn } = await import("./widget");
+  const place = placeOf(address);
+  const frame = parent === window ? null : frameOf(address);
+  const client = frame === null ? null : connectClient(frame);
+  return new Page(place, new WidgetSignIn(place, frame?.room ?? "", client, fetch.bind(globalThis)), soundElement(), true);
+}
+
+async function open(): Promise<Controls> {
+  const address = new URL(location.href);
+  const page = isWidget(address) ? await openWidget(address) : openLink(address);
   page.start();
   addEventListener("pagehide", (event) => {
     if (!event.persisted) page.stop();
-  });
-  addEventListener("hashchange", () => {
-    if (location.hash !== "") location.reload(); // another personal link was opened in this tab
   });
   return page;
 }
@@ -51,7 +66,7 @@ async function main(): Promise<void> {
   const root = document.getElementById("page");
   if (root === null) return;
   const mocked = import.meta.env.DEV && new URLSearchParams(location.search).has("mock");
-  const controls = mocked ? (await import("../dev/mock")).mockControls(new URLSearchParams(location.search)) : open();
+  const controls = mocked ? (await import("../dev/mock")).mockControls(new URLSearchParams(location.search)) : await open();
   effect(() => {
     document.documentElement.dataset.connection = controls.stage.connection.value;
     const info = controls.stage.state.value.stage;

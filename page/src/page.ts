@@ -8,8 +8,7 @@ import { Connection, NoAnswer, Refusal } from "./connection";
 import type { Request } from "./connection";
 import { buzz } from "./haptics";
 import { Lights } from "./lights";
-import { LinkStore, openSession } from "./link";
-import type { LinkRefused, Place } from "./link";
+import type { LinkRefused, Place, SignIn } from "./link";
 import type { Act, Bye, Notice, ToPage } from "./messages";
 import { Microphone, MicrophoneRefused } from "./microphone";
 import { lang, microphone as chosenMicrophone, volume } from "./preferences";
@@ -21,7 +20,7 @@ import { t } from "./words";
 
 const WISH_LIMIT = 15_000; // ms a hand may be on its way before we say that nothing came back
 const NOTICED = 1_500; // ms
-const LINK_TROUBLES = new Set(["expired", "altered", "revoked", "devices", "membership", "unknown"]);
+const LINK_TROUBLES = new Set(["expired", "altered", "revoked", "devices", "membership", "unknown", "identity", "client", "left_room"]);
 
 export class Page {
   readonly stage: Stage = createStage();
@@ -30,7 +29,6 @@ export class Page {
   readonly microphone: Microphone;
   private readonly audio: PageAudio;
   private readonly connection: Connection;
-  private readonly store: LinkStore;
   private readonly sounds = new Sounds();
   private readonly stops: (() => void)[] = [];
   private wishTimer: ReturnType<typeof setTimeout> | undefined;
@@ -39,12 +37,11 @@ export class Page {
 
   constructor(
     private readonly place: Place,
-    token: string | null,
+    private readonly signIn: SignIn,
     element: HTMLAudioElement,
-    storage: Pick<Storage, "getItem" | "setItem">,
+    /** In a Matrix client: it shows the room's name, theme and language are its own. */
+    readonly inClient = false,
   ) {
-    this.store = new LinkStore(place.stage, storage);
-    this.store.adopt(token);
     this.audio = new PageAudio({
       element,
       offer: async (sdp) => {
@@ -146,8 +143,8 @@ export class Page {
     const socketUrl = new URL("socket", this.place.api);
     socketUrl.protocol = socketUrl.protocol === "https:" ? "wss:" : "ws:";
     return new Connection({
-      session: () => openSession(this.place, this.store, fetch.bind(globalThis), Date.now()),
-      forgetSession: () => this.store.forgetSession(),
+      session: () => this.signIn.session(),
+      forgetSession: () => this.signIn.forgetSession(),
       lang: () => lang.peek(),
       socketUrl,
       frame: (frame) => this.take(frame),
@@ -217,7 +214,7 @@ export class Page {
   private bye({ reason, error }: Bye): void {
     if (reason === "restart" || reason === "slow") return this.connection.reopen();
     if (reason === "expired") {
-      this.store.forgetSession(); // the link may still open a new one; if not, its refusal says what to do
+      this.signIn.forgetSession(); // the link may still open a new one; if not, its refusal says what to do
       return this.connection.reopen();
     }
     this.finish(reason, error);

@@ -41,6 +41,13 @@ export function chooseTheme(value: Theme): void {
   keep("theme", value);
 }
 
+/** What a client says of its own look and language (MSC2873); what it does not know is left as it is. Not kept. */
+export function follow({ theme: name = "", lang: code = "" }: { theme?: string; lang?: string }): void {
+  if (/dark|black/i.test(name)) theme.value = "dark";
+  else if (/light/i.test(name)) theme.value = "light";
+  if (code !== "") lang.value = /^fa\b/i.test(code) ? "fa" : "en";
+}
+
 export function chooseVolume(value: number): void {
   volume.value = value;
   keep("volume", String(value));

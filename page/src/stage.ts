@@ -19,7 +19,9 @@ export type MicButton = "absent" | "off" | "asking" | "on" | "silent" | "muted";
 export type MicTrouble = "denied" | "missing" | "busy" | "gone" | "insecure";
 /** Reasons of an ErrorBody for a link that does not open. */
 export type LinkTrouble = "expired" | "altered" | "revoked" | "devices" | "membership" | "unknown";
-export type Closing = Exclude<ByeReason, "restart" | "slow" | "expired"> | LinkTrouble | "guests" | "over" | "left";
+/** Of a page in a client's frame: nobody says who the person is; there is no client around it. */
+export type WidgetTrouble = "identity" | "client";
+export type Closing = Exclude<ByeReason, "restart" | "slow" | "expired"> | LinkTrouble | WidgetTrouble | "guests" | "over" | "left";
 /** `coming`: the room's state gives a place on the stage, the relay has not confirmed it yet. */
 export type Standing = "audience" | "coming" | "stage";
 

@@ -1,6 +1,6 @@
 /** The whole page without views, against a server of our own: sound, microphone, cuts, breaks. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { placeOf } from "../src/link";
+import { linkSignIn, placeOf } from "../src/link";
 import { Page } from "../src/page";
 import type { Snapshot } from "../src/messages";
 import { FakeAudioContext, FakePeer, FakeSocket, FakeTrack } from "./fakes";
@@ -9,6 +9,8 @@ import { HOST, ME, ON_STAGE, person, snapshot } from "./make";
 const SPEAKERS = [HOST, person("@me:a", { since: 5 })];
 const LISTENING = snapshot();
 const SPEAKING = snapshot({ me: ON_STAGE, speakers: SPEAKERS });
+
+const PLACE = placeOf(new URL("https://voice.example/s/x"));
 
 let page: Page;
 let tracks: FakeTrack[];
@@ -91,7 +93,7 @@ beforeEach(async () => {
     return { getAudioTracks: () => [track] };
   };
   Object.defineProperty(navigator, "mediaDevices", { configurable: true, value: { getUserMedia } });
-  page = new Page(placeOf(new URL("https://voice.example/s/x")), "L1", document.createElement("audio"), localStorage);
+  page = new Page(PLACE, linkSignIn(PLACE, "L1", localStorage), document.createElement("audio"));
   page.start();
   await pass();
 });

@@ -159,9 +159,19 @@ const operations = {
   },
   async type(page, { selector, text }) {
     await page.focus(selector);
-    await page.keyboard.type(text);
+    await (page.keyboard ?? page.page().keyboard).type(text);
   },
-  press: (page, { key }) => page.keyboard.press(key),
+  press: (page, { key }) => (page.keyboard ?? page.page().keyboard).press(key),
+  /** A frame of the page, from then on spoken to by its own name. */
+  async frame(page, { name, part, limit }) {
+    const until = Date.now() + limit * 1000;
+    for (;;) {
+      const found = page.frames().find((frame) => frame.url().includes(part));
+      if (found) return void pages.set(name, { ...pages.get(name), page: found, console: [], requests: [] });
+      if (Date.now() > until) throw new Error(`no frame of ${part}; there are ${page.frames().map((frame) => frame.url())}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  },
   text: (page, { selector }) => page.evaluate(`document.querySelector(${JSON.stringify(selector)})?.innerText ?? null`),
   wait: (page, { condition, limit }) => wait(page, condition, limit),
   eval: (page, { js }) => page.evaluate(js),

@@ -177,6 +177,12 @@ class Page:
         """The value of an expression; a promise is awaited."""
         return await self._call("eval", js=js)
 
+    async def frame(self, part: str, timeout_s: float = 30) -> Page:
+        """The frame whose URL holds ``part``, to be spoken to like a page; its console is the page's."""
+        inner = Page(self._browser, f"{self.name}.{part}")
+        await self._call("frame", name=inner.name, part=part, limit=timeout_s, limit_s=timeout_s + 30)
+        return inner
+
     async def screenshot(self, path: Path) -> None:
         await self._call("screenshot", path=str(path))
 

@@ -14,6 +14,8 @@ export interface Controls {
     attach(user: string, node: HTMLElement): () => void;
   };
   readonly microphone: { readonly level: number };
+  /** In a Matrix client's frame: the room's name, theme and language are the client's to show and to choose. */
+  readonly inClient: boolean;
   listen(): void;
   raiseHand(note: string): void;
   lowerHand(): void;

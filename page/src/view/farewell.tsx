@@ -13,8 +13,8 @@ import { titleOf } from "./top";
 
 const FACES = 4;
 /** Those for whom a fresh link is the remedy. */
-const NEW_LINK = new Set<Closing>(["expired", "altered", "revoked", "devices", "membership", "unknown", "guests"]);
-const ICON: Partial<Record<Closing, IconName>> = { left_room: "lock", membership: "lock", removed: "user-minus", elsewhere: "headphones", left: "log-out", over: "clock" };
+const NEW_LINK = new Set<Closing>(["expired", "altered", "revoked", "devices", "membership", "unknown", "guests", "client"]);
+const ICON: Partial<Record<Closing, IconName>> = { left_room: "lock", membership: "lock", removed: "user-minus", elsewhere: "headphones", left: "log-out", over: "clock", identity: "circle-alert", client: "circle-alert" };
 const CLOSED_FOR_GOOD = new Set<Closing>(["removed", "over"]);
 const CALM = new Set<Closing>(["left", "elsewhere", "over"]);
 
@@ -107,7 +107,7 @@ function Closed({ why, text }: { why: Closing; text: string }) {
         {!NEW_LINK.has(why) && !CLOSED_FOR_GOOD.has(why) && (
           <button type="button" class="btn btn-main btn-big" onClick={() => controls.comeBack()} data-testid="come-back">
             <Icon name="headphones" />
-            <span>{t(why === "elsewhere" ? "listen-here" : "come-in-again")}</span>
+            <span>{t(why === "elsewhere" ? "listen-here" : why === "identity" ? "try-again" : "come-in-again")}</span>
           </button>
         )}
         {info !== null && <RoomLink room={info.room_id} look="btn btn-line btn-big" />}

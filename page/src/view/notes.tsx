@@ -85,6 +85,9 @@ const NOTICE: Record<ShownNotice, { tone: "plain" | "ok" | "bad" | "wait"; icon:
   invite_declined: { tone: "plain", icon: "hand", fact: "invite-declined", text: "invite-declined-text" },
   not_written: { tone: "wait", icon: "circle-alert", fact: "not-written", text: "not-written-text" },
   cut_not_written: { tone: "wait", icon: "circle-alert", fact: "cut-not-written", text: "cut-not-written-text" },
+  confirm: { tone: "wait", icon: "shield", fact: "confirm", text: "confirm-text" },
+  confirmed: { tone: "ok", icon: "check", fact: "confirmed", text: "confirmed-text" },
+  confirm_failed: { tone: "bad", icon: "circle-alert", fact: "confirm-failed", text: "confirm-failed-text" },
 };
 
 /** Above the dock, one at a time: trouble with one's own microphone first, then what was done to one. */
@@ -135,7 +138,7 @@ function FloatingOne({ note }: { note: FloatingNote }) {
   const named = note.by !== "" && (note.key === "muted" || note.key === "invite_declined") ? t(`${fact}-by`, { name: note.by }) : t(fact);
   return (
     <Note tone={tone} place="float" icon={icon} fact={named} testid={`note-${note.key}`} onClose={close}>
-      <p>{t(text)}</p>
+      <p>{t(text, { code: note.by })}</p>
       {note.key === "muted" && me?.may_raise && <AskToSpeak />}
     </Note>
   );

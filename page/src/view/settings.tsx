@@ -23,7 +23,7 @@ import type { IconName } from "./icon";
 import { Sheet } from "./sheet";
 
 export function SettingsSheet() {
-  const { stage, desk } = useControls();
+  const { stage, desk, inClient } = useControls();
   const { me, stage: info } = stage.state.value;
   const can = me?.can ?? [];
   return (
@@ -41,6 +41,22 @@ export function SettingsSheet() {
       )}
       <Volume />
       {stage.standing.value !== "audience" && <MicrophoneChoice />}
+      {!inClient && <Looks />}
+      <Switch testid="sounds" label={t("sounds")} hint={t("sounds-hint")} on={sounds.value} onChoose={chooseSounds} />
+      <Switch testid="single-keys" label={t("single-keys")} hint={t("single-keys-hint")} on={singleKeys.value} onChoose={chooseSingleKeys} />
+      <p class="small mute-2 settings-foot">
+        {me?.user != null && <span>{t("signed-in-as", { user: me.user })}</span>}
+        <span>{t("not-e2ee")}</span>
+        {info !== null && <RoomLink room={info.room_id} />}
+      </p>
+    </Sheet>
+  );
+}
+
+/** Language and appearance; a client's frame has the client's. */
+function Looks() {
+  return (
+    <>
       <Choice label={t("language")} testid="lang" value={lang.value} onChoose={chooseLang} options={[{ value: "fa", label: "فارسی" }, { value: "en", label: "English" }]} />
       <Choice
         label={t("appearance")}
@@ -52,14 +68,7 @@ export function SettingsSheet() {
           { value: "dark", label: t("theme-dark"), icon: "moon" },
         ]}
       />
-      <Switch testid="sounds" label={t("sounds")} hint={t("sounds-hint")} on={sounds.value} onChoose={chooseSounds} />
-      <Switch testid="single-keys" label={t("single-keys")} hint={t("single-keys-hint")} on={singleKeys.value} onChoose={chooseSingleKeys} />
-      <p class="small mute-2 settings-foot">
-        {me?.user != null && <span>{t("signed-in-as", { user: me.user })}</span>}
-        <span>{t("not-e2ee")}</span>
-        {info !== null && <RoomLink room={info.room_id} />}
-      </p>
-    </Sheet>
+    </>
   );
 }
 
@@ -74,7 +83,7 @@ export function EndButton() {
 
 /** A `matrix:` link (MSC2312): opens the room in the person's own client, and asks no third party. */
 export function RoomLink({ room, look = "" }: { room: string; look?: string }) {
-  if (!room.startsWith("!")) return null;
+  if (useControls().inClient || !room.startsWith("!")) return null; // a client shows the room already
   return (
     <a class={look} href={`matrix:roomid/${encodeURIComponent(room.slice(1))}`} data-testid="open-room">
       {t("open-room")}

@@ -70,10 +70,26 @@ function ConnectionDot() {
   return <span class={`net-dot net-${connection}`} role="img" aria-label={label} />;
 }
 
+/** The client shows the room's name beside the frame: only what it does not know is seen. */
+function FrameTitle({ title, topic }: { title: string; topic: string }) {
+  return (
+    <div class={topic === "" ? "title vh" : "title"}>
+      <h1 class="vh">{title}</h1>
+      {topic !== "" && (
+        <p data-testid="topic">
+          <Name>{topic}</Name>
+        </p>
+      )}
+    </div>
+  );
+}
+
 export function Title() {
-  const info = useControls().stage.state.value.stage;
+  const { stage, inClient } = useControls();
+  const info = stage.state.value.stage;
   if (info === null) return <h1 class="vh">{t("app-name")}</h1>;
   const { title, topic } = titleOf(info);
+  if (inClient) return <FrameTitle title={title} topic={topic} />;
   return (
     <div class="title">
       <h1>
