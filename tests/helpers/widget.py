@@ -14,7 +14,8 @@ from bridge.demo.client_api import ClientApi
 from tests.helpers.browser import Browser, Page
 from tests.helpers.element_call import HERE, install
 from tests.helpers.pages import KEEP_STATES, PLAIN_MICROPHONE, Tab
-from tests.helpers.synapse import free_port, serving
+from tests.helpers.ports import free_port
+from tests.helpers.synapse import serving
 from tests.helpers.world import StageHandle
 
 WIDGETS, LAYOUT, WIDGET = "im.vector.modular.widgets", "io.element.widgets.layout", "eyvan"
