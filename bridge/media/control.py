@@ -38,6 +38,7 @@ class WorkerSettings:
     fan_out: str = "auto"  # "c", "python", or auto: C where it is there
     silent_s: float = 15.0  # heard nothing from a peer for so long: stop sending to it (decisions 1.8)
     gone_s: float = 30.0  # … and so long: it is gone (RFC 7675 §5.1)
+    certificate_s: float = 86_400.0  # a new certificate for new peers after so long
     tcp: bool = True  # also take ICE-TCP, at the same port number
     tcp_announce_port: int = 0  # what our answers say instead, where something forwards it to us; 0: the port itself
 
@@ -61,6 +62,7 @@ class PeerStats:
     ignored: int = 0  # another payload type, or a source we do not take
     restored: int = 0  # packets whose copy in a later one came before them, or instead (RFC 2198); these are not lost
     refused: int = 0  # SRTP or SRTCP that failed authentication or was a replay
+    messages: int = 0  # that came by data channels
     jitter_target_ms: float = 0.0
     packets_out: int = 0
     bytes_out: int = 0

@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pylibsrtp
@@ -22,6 +22,7 @@ from OpenSSL import SSL, crypto
 from bridge.media.records import ALERT, HANDSHAKE, HEAD, ServerRecords, is_end, split
 
 MTU = 1200
+_MAX_DATA = 2048  # bytes of application data in one record; SCTP's packets are as small as ours
 _CIPHERS = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384:"
     b"ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA"
@@ -95,6 +96,24 @@ class Identity:
         self.context = context
 
 
+class Identities:
+    """A worker's identity of now: a new one after ``every_s`` seconds. Associations keep the one that they began with,
+    and answers to their peers must say its fingerprint."""
+
+    def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
+        """``clock``: monotonic, in seconds."""
+        self._every_s, self._clock = every_s, clock
+        self._identity, self._since = Identity(), clock()
+
+    @property
+    def current(self) -> Identity:
+        """Making one takes about a millisecond."""
+        now = self._clock()
+        if now - self._since >= self._every_s:
+            self._identity, self._since = Identity(), now
+        return self._identity
+
+
 def _has_fingerprint(connection: SSL.Connection, cert: crypto.X509, error: int, depth: int, ok: int) -> bool:
     wanted = connection.get_app_data()
     certificate = cert.to_cryptography()
@@ -116,23 +135,32 @@ class Association:
         self.failure = ""
         self._flight = b""  # what we sent last
 
-    def receive(self, datagram: bytes) -> None:
-        """Never raises: a record that does not fit is dropped by DTLS itself (RFC 6347 §4.1.2.7)."""
+    def receive(self, datagram: bytes) -> Sequence[bytes]:
+        """The application data in it. Never raises: a record that does not fit is dropped by DTLS itself (RFC 6347
+        §4.1.2.7)."""
+        found: list[bytes] = []
         if self.closed:
-            return
+            return found
         try:
             self._connection.bio_write(datagram)
             if self.keys is None:
                 self._connection.do_handshake()
                 self._take_keys()
             while True:
-                self._connection.recv(MTU)  # application data (SCTP) is not ours: rejected in the answer
+                found.append(self._connection.recv(_MAX_DATA))
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
             self.closed = True
         except SSL.Error as error:
             self.failure, self.closed = _text_of(error), True
+        return found
+
+    def send(self, data: bytes) -> None:
+        """Application data, of at most MTU bytes; ``outgoing`` gives the record. Dropped where there are no keys."""
+        if self.keys is not None and not self.closed:
+            with contextlib.suppress(SSL.Error):
+                self._connection.send(data)
 
     def _take_keys(self) -> None:
         name = self._connection.get_selected_srtp_profile().decode()
@@ -209,20 +237,24 @@ class Settled:
         self._records, self._flight = records, last_flight
         self._outgoing: tuple[bytes, ...] = ()
 
-    def receive(self, datagram: bytes) -> None:
-        """Never raises. Handshake messages here are the other side's last flight: it did not get ours, which goes out
-        once more (RFC 6347 §4.2.4)."""
+    def receive(self, datagram: bytes) -> Sequence[bytes]:
+        """No application data, whatever comes. Never raises. Handshake messages here are the other side's last flight:
+        it did not get ours, which goes out once more (RFC 6347 §4.2.4)."""
         if self.closed:
-            return
+            return ()
         for record in split(datagram):
             content = self._records.read(record)
             if content is None:
                 continue
             if record.kind == ALERT and is_end(content):
                 self.closed, self._outgoing = True, ()
-                return
+                return ()
             if record.kind == HANDSHAKE:
                 self._outgoing = (self._flight,)
+        return ()
+
+    def send(self, data: bytes) -> None:
+        """Nothing: who carries data channels is not settled."""
 
     def outgoing(self) -> Iterator[bytes]:
         """Datagrams to send now."""

@@ -18,6 +18,7 @@ import pylibsrtp
 
 from bridge.media import rtp, sdp, stun
 from bridge.media.control import PeerStats, WorkerSettings
+from bridge.media.data import DataChannels
 from bridge.media.dtls import Association, Identity, Keys, Settled
 from bridge.media.fanout import TICK_MS, Sender
 from bridge.media.keypad import Keypad
@@ -41,7 +42,10 @@ class Hub(Protocol):
     """What a peer asks of its worker; called in the worker's one loop, returns at once."""
 
     settings: WorkerSettings
-    identity: Identity
+
+    @property
+    def identity(self) -> Identity:
+        """For a new association."""
 
     def send(self, datagram: bytes, address: Address) -> None: ...
 
@@ -108,7 +112,10 @@ class Peer:
         self._version = 0
         self._current = _Credentials(offer, hub.settings.number)
         self._pending: _Credentials | None = None  # an ICE restart that no check has used yet
-        self._association: Association | Settled = Association(hub.identity, offer.fingerprints)
+        identity = hub.identity
+        self._fingerprint = identity.fingerprint  # of our association; the worker's may be another by the next answer
+        self._association: Association | Settled = Association(identity, offer.fingerprints)
+        self._data: DataChannels | None = None
         self._incoming: pylibsrtp.Session | None = None
         self._addresses: deque[Address] = deque()
         self._address: Address | None = None  # where we send
@@ -124,7 +131,7 @@ class Peer:
         self._reporters: tuple[int, ...] = ()
         self._keypad = Keypad()
         self._source, self._source_at = 0, 0.0
-        self._counts = dict.fromkeys(("packets_in", "bytes_in", "gated", "ignored", "refused"), 0)
+        self._counts = dict.fromkeys(("packets_in", "bytes_in", "gated", "ignored", "refused", "messages"), 0)
         hub.ufrag_of(self._current.local_ufrag, self)
         hub.hurry(self)
         self._take_offer(offer)
@@ -165,10 +172,11 @@ class Peer:
             cname=self.name,
             ufrag=credentials.local_ufrag,
             password=credentials.local_password,
-            fingerprint=self.hub.identity.fingerprint,
+            fingerprint=self._fingerprint,
             addresses=addresses,
             port=port,
             tcp_port=tcp_port,
+            data=self._data is not None or not self.is_connected,  # who connected without them has no room for them
         )
         text = sdp.answer(self._offer, ours, self._session, self._version)
         self._offer = replace(self._offer, sections=())  # up to 64 KiB that nobody needs again
@@ -299,7 +307,7 @@ class Peer:
         """A DTLS datagram from one of the peer's checked addresses."""
         self._received += len(datagram)
         had_keys = self._association.keys is not None
-        self._association.receive(datagram)
+        data = self._association.receive(datagram)
         if self._handshake_address is None:
             self._handshake_address = self._address
         self._flush()
@@ -307,11 +315,25 @@ class Peer:
             if had_keys:
                 self.hub.gone(self, "closed")
             return
-        if had_keys or self._association.keys is None:
-            return
         keys = self._association.keys
-        self._association = self._association.settled()
-        self._connect(keys, now)
+        if keys is not None and not had_keys:
+            offered = self._offer.data
+            if offered is None:
+                self._association = self._association.settled()
+            else:
+                self._data = DataChannels(offered.port, offered.max_message, self._send_data, self._on_message)
+            self._connect(keys, now)
+        if self._data is not None:
+            for each in data:
+                self._data.receive(each, now)
+
+    def _send_data(self, packet: bytes) -> None:
+        self._association.send(packet)
+        self._flush()
+
+    def _on_message(self, channel: str, message: str | bytes) -> None:
+        """Nothing that comes by a data channel means anything to a stage."""
+        self._counts["messages"] += 1
 
     def _connect(self, keys: Keys, now: float) -> None:
         policy, session = pylibsrtp.Policy, pylibsrtp.Session
@@ -469,6 +491,8 @@ class Peer:
         sender = self.sender
         if sender.srtp is not None and sender.address is not None:
             self.hub.send(sender.srtp.protect_rtcp(self._reports.farewell()), sender.address)
+        if self._data is not None:
+            self._data.close()
         self._association.close()
         self._flush()
         sender.address = None

@@ -19,8 +19,11 @@ from bridge.media.dtls import DIGESTS, Fingerprints
 
 MAX_OFFER = 64 * 1024
 """Bytes."""
+SCTP_PORT, SCTP_MAX_MESSAGE = 5000, 64 * 1024
+"""Ours of data channels, in bytes the second."""
 _MAX_SECTIONS = 64
 _MAX_LINES = 4000
+_DATA_PROFILES = ("UDP/DTLS/SCTP", "TCP/DTLS/SCTP")
 _ANSWERED_EXTENSIONS = (rtp.AUDIO_LEVEL, rtp.CSRC_AUDIO_LEVEL, rtp.MID)
 _EVENTS = ("telephone-event/48000", "telephone-event/8000")
 _DIRECTIONS = {"sendrecv": "sendrecv", "recvonly": "sendonly", "sendonly": "recvonly", "inactive": "inactive"}
@@ -55,6 +58,15 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class DataOffer:
+    """An application section of RFC 8841: ``port`` is SCTP's, ``max_message`` in bytes."""
+
+    section: int
+    port: int
+    max_message: int
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """What of an offer matters. ``direction`` is ours, the answer's; ``payload_type`` that of Opus."""
 
@@ -69,6 +81,7 @@ class Offer:
     extensions: Mapping[str, tuple[int, str]]  # URI → (id, the offered direction or "")
     audio: int  # which section takes our sound
     voice: int  # which section brings theirs; the same where one does both, or none
+    data: DataOffer | None  # data channels
     sections: Sequence[Section]
     bundled: Sequence[str]  # mids
     events: frozenset[int] = frozenset()  # payload types of a telephone's keys (RFC 4733)
@@ -111,6 +124,7 @@ def parse(text: object) -> Offer:
         extensions=_extensions(audio),
         audio=number,
         voice=number if voice is None or sections[voice].mid not in bundled else voice,
+        data=_data_offer(sections, bundled),
         sections=sections,
         bundled=bundled,
         events=_events(sections[number if voice is None else voice]),
@@ -224,6 +238,27 @@ def _max_ptime(value: str | None) -> int:
     return 120 if given is None else given
 
 
+def _data_offer(sections: Sequence[Section], bundled: Sequence[str]) -> DataOffer | None:
+    """The first bundled section of data channels. An older form of them, or one rejected before, is none."""
+    for index, section in enumerate(sections):
+        port = _number(section.one("sctp-port") or "", 65535)
+        is_known = section.kind == "application" and section.formats == ["webrtc-datachannel"]
+        if (
+            is_known
+            and section.profile in _DATA_PROFILES
+            and section.mid is not None
+            and section.mid in bundled
+            and port
+        ):
+            return DataOffer(index, port, _max_message(section.one("max-message-size") or ""))
+    return None
+
+
+def _max_message(text: str) -> int:
+    """RFC 8841 §6.1: 64 kB where nothing is said; 0 is any size, and no more than that is ever sent."""
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,9}", text) else 65_536
+
+
 def _extensions(audio: Section) -> dict[str, tuple[int, str]]:
     found: dict[str, tuple[int, str]] = {}
     for value in audio.attributes.get("extmap", []):
@@ -251,13 +286,15 @@ class Ours:
     addresses: Sequence[str]
     port: int
     tcp_port: int = 0  # 0: no TCP candidates
+    data: bool = False  # whether data channels are accepted
 
 
 def answer(offer: Offer, ours: Ours, session: int, version: int) -> str:
     """The SDP of our answer; ``session`` and ``version`` go into its o= line (RFC 8829 §5.3.1)."""
     lines = ["v=0", f"o=- {session} {version} IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
     audio = offer.sections[offer.audio]
-    kept = [each for each in offer.sections if each is audio or _stays(offer, each)]
+    data = offer.sections[offer.data.section] if offer.data is not None and ours.data else None
+    kept = [each for each in offer.sections if each is audio or each is data or _stays(offer, each)]
     mids = [each.mid for each in kept if each.mid in offer.bundled]
     if mids:
         order = [mid for mid in offer.bundled if mid in mids]
@@ -268,6 +305,8 @@ def answer(offer: Offer, ours: Ours, session: int, version: int) -> str:
             lines += _audio(offer, ours, section)
         elif section is offer.sections[offer.voice]:
             lines += _voice(offer, ours, section)
+        elif section is data:
+            lines += _data(offer, ours, section)
         elif section in kept:
             lines += _inactive(offer, ours, section)
         else:
@@ -341,6 +380,12 @@ def _audio(offer: Offer, ours: Ours, section: Section) -> list[str]:
         f"a=ssrc:{ours.ssrc} cname:{ours.cname}",
         f"a=ssrc:{ours.ssrc} msid:eyvan stage",
     ]
+
+
+def _data(offer: Offer, ours: Ours, section: Section) -> list[str]:
+    transport = [line for line in _transport(offer, ours) if line != "a=rtcp-mux"]
+    limits = [f"a=sctp-port:{SCTP_PORT}", f"a=max-message-size:{SCTP_MAX_MESSAGE}"]
+    return [*_head(ours, section, "webrtc-datachannel"), *transport, *limits]
 
 
 def _inactive(offer: Offer, ours: Ours, section: Section) -> list[str]:

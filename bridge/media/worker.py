@@ -51,7 +51,7 @@ from bridge.media.control import (
     error_to,
     read,
 )
-from bridge.media.dtls import Identity, Keys
+from bridge.media.dtls import Identities, Identity, Keys
 from bridge.media.fanout import Engine, PythonEngine
 from bridge.media.fanout_native import NativeEngine, NotThere
 from bridge.media.mixer import Output
@@ -81,7 +81,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings, emit: Callable[[Message], None]) -> None:
         """Raises OSError (port taken) or ValueError (nothing to announce, no such fan-out)."""
         self.settings = settings
-        self.identity = Identity()
+        self._identities = Identities(settings.certificate_s, time.monotonic)
         self._emit = emit
         limit = 2 * settings.max_peers  # a browser opens one for each of its interfaces, and keeps one
         self._port, self._streams = open_port(settings.bind, settings.port, tcp=settings.tcp, limit=limit)
@@ -245,6 +245,10 @@ class Worker:
             self._drop_if_empty(stage)
 
     # -- Hub: what peers ask ---------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity:
+        return self._identities.current
 
     def send(self, datagram: bytes, address: Address) -> None:
         (self._streams if len(address) == 3 else self._port).send(datagram, address)

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from bridge.demo.voices import write_wav
-from bridge.media import rtcp, rtp
+from bridge.media import data, rtcp, rtp
 from bridge.media.control import Join, Reply, WorkerSettings
 from bridge.media.stun import Address
 from bridge.media.worker import Worker
@@ -29,7 +29,9 @@ _LISTEN_S = 12  # both send reports by then
 
 class _Recorder:
     def __init__(self) -> None:
-        self.found: dict[str, dict[bytes, None]] = {each: {} for each in ("stun", "dtls", "srtp", "rtp", "rtcp")}
+        self.found: dict[str, dict[bytes, None]] = {
+            each: {} for each in ("stun", "dtls", "sctp", "srtp", "rtp", "rtcp")
+        }
         self.left: dict[str, int] = {}
 
     def next_client(self) -> None:
@@ -58,11 +60,15 @@ class _Recorder:
 def _recording(worker: Worker, recorder: _Recorder) -> Iterator[None]:
     """What arrives, and what was in it once it was found authentic."""
     real = worker._on_datagram
-    parse, parse_rtcp = rtp.parse, rtcp.parse
+    parse, parse_rtcp, receive = rtp.parse, rtcp.parse, data.DataChannels.receive
 
-    def on_datagram(data: bytes, address: Address) -> None:
-        recorder.datagram(data)
-        real(data, address)
+    def on_sctp(self: data.DataChannels, packet: bytes, now: float) -> None:
+        recorder.note("sctp", packet)
+        receive(self, packet, now)
+
+    def on_datagram(datagram: bytes, address: Address) -> None:
+        recorder.datagram(datagram)
+        real(datagram, address)
 
     def noting(kind: str, read: Any) -> Any:
         def note(data: bytes, *rest: int) -> Any:
@@ -71,7 +77,8 @@ def _recording(worker: Worker, recorder: _Recorder) -> Iterator[None]:
 
         return note
 
-    worker._on_datagram = on_datagram  # type: ignore[method-assign]
+    worker._on_datagram = on_datagram  # type: ignore[method-assign,assignment]
+    data.DataChannels.receive = on_sctp  # type: ignore[method-assign]
     rtp.parse, rtcp.parse = noting("rtp", parse), noting("rtcp", parse_rtcp)
     try:
         worker.start()
@@ -79,6 +86,7 @@ def _recording(worker: Worker, recorder: _Recorder) -> Iterator[None]:
     finally:
         worker.close()
         rtp.parse, rtcp.parse = parse, parse_rtcp
+        data.DataChannels.receive = receive  # type: ignore[method-assign]
 
 
 async def capture() -> None:
@@ -99,9 +107,11 @@ async def capture() -> None:
         await raw.handshake()
         for payload in raw.voice(440, 24):
             raw.send(raw.protect(payload))
+        channel = client.pc.createDataChannel("_reliable")
         await client.connect(answer)
         client.say(440)
         await asyncio.sleep(_LISTEN_S)
+        channel.send("hello" * 1000)
         await _chromium(answer)
         await client.close()
         raw.close()
@@ -113,7 +123,9 @@ async def _chromium(answer: Any) -> None:
         return web.Response(text=await answer(await request.text()))
 
     async def page(_: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
+        channel = "pc.createDataChannel('x').onopen = (event) => event.target.send('hello');"
+        text = PAGE.replace("window.first", f"{channel} window.first")
+        return web.Response(text=text, content_type="text/html")
 
     application = web.Application()
     application.add_routes([web.get("/", page), web.post("/offer", offer)])

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from google_crc32c import value as crc32c
+
 from bridge.errors import BadInput
 from bridge.media import control, opus, rtcp, rtp, sdp, stun, tcp
+from bridge.media.data import DataChannels
 from bridge.media.dtls import Association, Identity
 from bridge.web import messages, whep
 from tests.fuzz.stage import Stage
@@ -144,6 +149,24 @@ def _framing() -> Run:
     return run
 
 
+def _sctp() -> Run:
+    """What is authentic, of a client that offered data channels; the tag is right, which it would know."""
+    sent: list[bytes] = []
+    live: list[DataChannels] = []
+    seconds = itertools.count()
+
+    def run(data: bytes) -> None:
+        if not live or not live[0].is_open:
+            live[:] = [DataChannels(5000, 65_536, sent.append, lambda label, message: None)]
+        channels = live[0]
+        tag = channels._sctp._local_verification_tag.to_bytes(4, "big")
+        packet = data[:4] + (bytes(4) if data[12:13] == b"\x01" else tag) + bytes(4) + data[12:]
+        channels.receive(packet[:8] + struct.pack("<I", crc32c(packet)) + packet[12:], float(next(seconds)))
+        sent.clear()
+
+    return run
+
+
 # -- payloads and texts -------------------------------------------------------------------------
 
 
@@ -245,6 +268,7 @@ def targets() -> dict[str, Target]:
         Target("stun", lambda: _stun, checks),
         Target("check", _on_stage(lambda stage: stage.check), [each[20:-32] for each in checks]),
         Target("dtls", _dtls, flights),
+        Target("sctp", _sctp, captures("sctp")),
         Target("srtp", _on_stage(lambda stage: stage.datagram), protected + reports + checks + flights),
         Target("rtp", lambda: _rtp, clear + reports),
         Target("authentic rtp", _on_stage(lambda stage: stage.rtp), clear),

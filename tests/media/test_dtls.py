@@ -8,7 +8,10 @@ import weakref
 
 from OpenSSL import SSL
 
-from bridge.media.dtls import Association, Identity, Settled
+from bridge.media.control import Join, WorkerSettings
+from bridge.media.dtls import Association, Identities, Identity, Settled
+from bridge.media.worker import Worker
+from tests.helpers.raw_peer import RawPeer
 
 CLOSE_NOTIFY_SIZE = 13 + 8 + 2 + 16
 IDENTITY, OTHER = Identity(), Identity()
@@ -125,3 +128,49 @@ def test_nothing_of_openssl_is_held() -> None:
     gc.collect()
     assert isinstance(settled, Settled)
     assert connection() is None
+
+
+class _Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_new_certificate_each_day_and_the_old_peers_live_on() -> None:
+    """… with their own certificate in what they are answered later: it is the one of their association."""
+    clock = _Clock()
+    worker = Worker(WorkerSettings(bind="127.0.0.1"), lambda message: None)
+    worker._identities = Identities(86_400, clock)
+    worker.start()
+    peers = [RawPeer() for _ in range(3)]
+
+    def join(number: int) -> str:
+        reply = worker.handle(Join(1, "stage", f"p{number}", "o", peers[number].offer, True, False))
+        assert reply is not None
+        peers[number].take(reply.sdp)
+        return peers[number].remote_fingerprint
+
+    async def connect(number: int) -> None:
+        """The client side checks that the certificate has the fingerprint of the answer."""
+        await peers[number].check()
+        await peers[number].handshake()
+
+    try:
+        today = join(0)
+        await connect(0)
+        clock.now = 86_399
+        assert join(1) == today
+        clock.now = 86_400
+        tomorrow = join(2)
+        assert tomorrow != today
+        await connect(2)
+        await connect(1)  # it was answered yesterday, and shakes hands today
+        peers[0].new_credentials()
+        assert join(0) == today
+        await peers[0].check()  # … with the new credentials of an ICE restart
+        await peers[0].packet()
+    finally:
+        for peer in peers:
+            peer.close()
+        worker.close()

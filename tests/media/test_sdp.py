@@ -66,7 +66,41 @@ def test_every_section_is_answered_in_its_place(name: str) -> None:
         if number not in (first, *voice):
             assert each.direction == "inactive" or each.port == 0
         if each.kind == "application":
-            assert each.port == 0
+            assert each.port == 0, "data channels are not wanted here"
+
+
+@pytest.mark.parametrize("name", [each for each, text in OFFERS.items() if "m=application" in text])
+def test_data_channels_where_they_are_accepted(name: str) -> None:
+    """A section that an answer rejected before is out of the bundle, and stays rejected."""
+    offer = sdp.parse(OFFERS[name])
+    parsed = SessionDescription.parse(sdp.answer(offer, dataclasses.replace(OURS, data=True), 1, 2))
+    section = next(each for each in parsed.media if each.kind == "application")
+    bundle = next(group.items for group in parsed.group if group.semantic == "BUNDLE")
+    if name == "element-call-0.26-speaker":
+        assert offer.data is None
+        assert section.port == 0
+        return
+    assert offer.data is not None
+    assert offer.data.max_message == (1_073_741_823 if name.startswith("firefox") else 262_144)
+    assert (section.port, section.profile, section.fmt) == (40_000, "UDP/DTLS/SCTP", ["webrtc-datachannel"])
+    assert section.sctp_port == 5000
+    assert section.sctpCapabilities is not None
+    assert section.sctpCapabilities.maxMessageSize == 65_536
+    assert section.rtp.muxId in bundle
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("a=sctp-port:5000", "a=sctp-port:0"),
+        ("UDP/DTLS/SCTP webrtc-datachannel", "DTLS/SCTP 5000"),
+        ("a=sctp-port:5000", ""),
+    ],
+)
+def test_data_channels_of_another_form_are_rejected(change: tuple[str, str]) -> None:
+    text = OFFERS["chromium-156-many"].replace(*change)
+    answer = sdp.answer(sdp.parse(text), dataclasses.replace(OURS, data=True), 1, 2)
+    assert re.search(r"m=application 0 ", answer)
 
 
 def test_speaking_and_hearing_in_sections_apart() -> None:
