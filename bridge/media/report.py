@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 from bridge.media.control import Stats
 from bridge.telemetry import metrics
@@ -20,6 +22,7 @@ _OF_PEERS = {
     "bytes_out": "Bytes of RTP sent",
 }
 _NOT_SHOWN = {"pid", "port", "fan_out"}
+_QUANTILES = {"0.5": 0.5, "0.95": 0.95, "1": 1.0}
 
 
 def publish(stats: Stats) -> None:
@@ -27,8 +30,21 @@ def publish(stats: Stats) -> None:
     for name, text in _OF_PEERS.items():
         total = sum(getattr(peer, name) for peer in stats.peers.values())
         metrics.gauge(f"eyvan_peers_{name}", f"{text}, of the peers connected now").set(total)
+    copies = metrics.gauge("eyvan_peers_copies", "Peers whose link is lossy: they get each packet twice")
+    copies.set(sum(peer.copies for peer in stats.peers.values()))
+    loss = [peer.remote_loss for peer in stats.peers.values() if peer.connected]
+    rtt = [peer.rtt_s for peer in stats.peers.values() if peer.rtt_s is not None]
+    _quantiles("eyvan_peers_loss", "Fraction of our packets that peers last reported as lost", loss)
+    _quantiles("eyvan_peers_rtt_seconds", "Round trip to the peers, from their last reports", rtt)
     for field in dataclasses.fields(stats.worker):
         if field.name not in _NOT_SHOWN:
             gauge = metrics.gauge(f"eyvan_worker_{field.name}", "Of a media worker since its start")
             for number, counters in stats.workers.items():
                 gauge.set(getattr(counters, field.name), worker=number)
+
+
+def _quantiles(name: str, text: str, values: Sequence[float]) -> None:
+    """One gauge of three (label ``quantile``), by nearest rank; 0 where there is no value."""
+    gauge, ranked = metrics.gauge(name, text), sorted(values)
+    for label, quantile in _QUANTILES.items():
+        gauge.set(ranked[math.ceil(quantile * len(ranked)) - 1] if ranked else 0.0, quantile=label)

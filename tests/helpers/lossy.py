@@ -28,6 +28,7 @@ from tests.helpers.relay import Witness
 
 STAGE = StageId("stage")
 LISTENER = PeerId("listener")
+HANG_S = 120
 _PAGE = """<!doctype html><audio data-testid="sound" autoplay></audio><script>
 const pc = new RTCPeerConnection({ iceServers: [] });
 pc.ontrack = (event) => (document.querySelector("audio").srcObject = new MediaStream([event.track]));
@@ -68,6 +69,18 @@ class Link:
 
     async def stats(self) -> PeerStats:
         return (await self._workers.stats()).peers[LISTENER]
+
+    async def until_copies(self) -> None:
+        """A browser reports each five seconds or so; TimeoutError where two minutes bring no report of loss."""
+        async with asyncio.timeout(HANG_S):
+            while not (await self.stats()).copies:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    async def until_told(self, loss: float) -> None:
+        """A report tells of so much loss."""
+        async with asyncio.timeout(HANG_S):
+            while (await self.stats()).remote_loss < loss:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
 
     async def listen(self, seconds: float) -> Heard:
         """Until the browser has played so many seconds more."""
