@@ -30,6 +30,7 @@ class Stage:
         self.worker = Worker(WorkerSettings(bind="127.0.0.1", gone_s=1e9, silent_s=1e9), self._told)
         self.worker.start()
         self.raw = RawPeer()
+        self.raw.red = "111/111"
         reply = self.worker.handle(Join(1, "stage", "raw", "raw", self.raw.offer, True, True))
         assert isinstance(reply, Reply)
         self.raw.take(reply.sdp)

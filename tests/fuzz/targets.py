@@ -70,6 +70,11 @@ def _rtp(data: bytes) -> None:
         rtp.ssrc_of(data)
 
 
+def _red(data: bytes) -> None:
+    blocks = rtp.unpack_red(data)
+    assert blocks is None or sum(len(each.payload) for each in blocks) <= len(data)
+
+
 def _on_stage(use: Callable[[Stage], Run]) -> Callable[[], Run]:
     def make() -> Run:
         return use(_stage())
@@ -228,6 +233,14 @@ def _framed(datagrams: Sequence[bytes]) -> list[bytes]:
     ]
 
 
+def _doubled(packet: bytes) -> bytes:
+    """As RED of payload type 63 (RFC 2198), with its own sound twice."""
+    found = rtp.parse(packet)
+    sound = found.payload if found is not None else b""
+    head = packet[: len(packet) - len(sound)]
+    return head[:1] + bytes((head[1] & 0x80 | 63,)) + head[2:] + rtp.pack_red(111, sound, sound[: rtp.MAX_COPY], 960)
+
+
 _FRAGMENT = (
     b"a=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdef01234567\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
     + (b"a=candidate:1 1 udp 2122260223 192.0.2.9 40000 typ host\r\na=end-of-candidates\r\n")
@@ -271,8 +284,9 @@ def targets() -> dict[str, Target]:
         Target("sctp", _sctp, captures("sctp")),
         Target("srtp", _on_stage(lambda stage: stage.datagram), protected + reports + checks + flights),
         Target("rtp", lambda: _rtp, clear + reports),
-        Target("authentic rtp", _on_stage(lambda stage: stage.rtp), clear),
+        Target("authentic rtp", _on_stage(lambda stage: stage.rtp), clear + [_doubled(each) for each in clear]),
         Target("authentic rtcp", _on_stage(lambda stage: stage.rtcp), reports),
+        Target("red", lambda: _red, [rtp.pack_red(111, each, each, 2880) for each in payloads]),
         Target("opus", _opus, payloads),
         Target("sdp", lambda: _sdp, offers, _SDP_WORDS),
         Target("trickle", lambda: _trickle, [_FRAGMENT], _SDP_WORDS),
