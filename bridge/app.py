@@ -27,6 +27,7 @@ from bridge.live.notices import Player
 from bridge.live.ports import InboxRow, JsonObject
 from bridge.live.rooms import Rooms
 from bridge.live.stage import World
+from bridge.matrix.call_hands import CallHands
 from bridge.matrix.calls import Calls
 from bridge.matrix.commands import Translator
 from bridge.matrix.incoming import Incoming
@@ -121,7 +122,11 @@ class App:
         parts.push_async_callback(phone.close)
         confirmations = Confirmations(outgoing, self._clock, config.bot.language)
         parts.push_async_callback(confirmations.close)
-        incoming = self._incoming(store, rooms, phone, confirmations)
+        hands = CallHands(config.bot_user, rooms, outgoing) if config.matrixrtc.enabled else None
+        if hands is not None:
+            parts.push_async_callback(hands.close)
+            hands.start()
+        incoming = self._incoming(store, rooms, phone, confirmations, hands)
         parts.push_async_callback(incoming.close)
         rooms.last_transaction_ms = lambda: incoming.last_transaction_ms or 0
         await rooms.start()
@@ -194,14 +199,24 @@ class App:
             phone,
         )
 
-    def _incoming(self, store: DatabaseStore, rooms: Rooms, phone: Calls, confirmations: Confirmations) -> Incoming:
+    def _incoming(
+        self,
+        store: DatabaseStore,
+        rooms: Rooms,
+        phone: Calls,
+        confirmations: Confirmations,
+        hands: CallHands | None,
+    ) -> Incoming:
         config = self._config
         translator = Translator(config.bot_user, config.bot.command_prefix, config.homeserver.domain)
 
         def deliver(room: RoomId, row: InboxRow) -> None:
             now = self._clock.now_ms()
-            phone.take(room, row, translator.age_ms(row, now))
+            age_ms = translator.age_ms(row, now)
+            phone.take(room, row, age_ms)
             confirmations.reacted(row.event)
+            if hands is not None:
+                hands.take(room, row.event, age_ms)
             rooms.deliver(room, row, translator.translate(row, now))
 
         def wanted(event: JsonObject) -> bool:

@@ -216,6 +216,20 @@ class Outgoing:
             if error.errcode != "M_DUPLICATE_ANNOTATION":
                 raise
 
+    async def read_event(self, room: RoomId, event: EventId) -> JsonObject | None:
+        """Any event of the room, whole; None where there is none that the bot may see."""
+        try:
+            found: JsonObject = await self._api.request(Method.GET, _room(room, "event", event))
+        except MatrixRefused as error:
+            if error.errcode in ("M_NOT_FOUND", "M_FORBIDDEN"):
+                return None
+            raise
+        return found
+
+    async def redact(self, room: RoomId, event: EventId, txn: str) -> None:
+        """Take an event away. Raises MatrixRefused where the bot lacks the room's level for it."""
+        await self._api.request(Method.PUT, _room(room, "redact", event, txn), {})
+
     async def _write_edit(self, where: tuple[RoomId, EventId], words: tuple[str, str]) -> None:
         (room, event), (text, html) = where, words
         content = {

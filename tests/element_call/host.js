@@ -6,6 +6,7 @@ const CLIENT = "/_matrix/client/v3";
 const DELAY = "org.matrix.msc4140.delay";
 const OWN_ACTIONS = ["io.element.join", "im.vector.hangup", "io.element.device_mute", "io.element.close", "set_always_on_screen"];
 const acts = []; // what the widget asked of us, newest last
+const fed = new Set(); // state keys of the state that it was given by a sync
 let me; // {homeserver, user, device, token, room}
 let api;
 
@@ -32,6 +33,9 @@ class Driver extends WidgetDriver {
   }
   async sendEvent(type, content, key = null) {
     acts.push({ act: "send", type, key, content });
+    if (type === "m.room.redaction") {
+      return { roomId: me.room, eventId: (await call("PUT", inRoom("redact", content.redacts, `w${Date.now()}.${txn++}`), {})).event_id };
+    }
     return { roomId: me.room, eventId: (await call("PUT", place(type, key), content)).event_id };
   }
   async sendDelayedEvent(delay, type, content, key = null) {
@@ -97,6 +101,7 @@ async function feed() {
         const raw = { ...event, room_id: me.room };
         if (raw.state_key !== undefined) await api.feedStateUpdate(raw).catch(() => {});
         await api.feedEvent(raw).catch(() => {});
+        if (raw.state_key !== undefined) fed.add(raw.state_key);
       }
     } catch (error) {
       console.warn(`sync: ${error.message}`);
@@ -107,6 +112,7 @@ async function feed() {
 
 window.host = {
   acts,
+  fed,
   /** Open the call as Element Web opens it. `given` as `me` above. */
   start(given) {
     me = given;
@@ -139,6 +145,18 @@ window.host = {
   },
   text: () => window.host.call?.body?.innerText ?? "",
   sound: () => [...(window.host.call?.querySelectorAll("audio") ?? [])].find((each) => each.srcObject?.getAudioTracks().length),
+  /** The button of that accessible name. */
+  named(name) {
+    const doc = window.host.call;
+    const nameOf = (each) => each.ariaLabel || (each.getAttribute("aria-labelledby") ?? "").split(" ").map((id) => doc.getElementById(id)?.innerText ?? "").join(" ").trim() || each.innerText.trim();
+    return [...(doc?.querySelectorAll("button") ?? [])].find((each) => nameOf(each) === name);
+  },
+  has: (name) => Boolean(window.host.named(name)),
+  pressNamed(name) {
+    const button = window.host.named(name);
+    button?.click();
+    return Boolean(button);
+  },
   press(id) {
     const button = window.host.call.querySelector(`[data-testid="${id}"]`);
     button?.click();

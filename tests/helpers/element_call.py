@@ -101,6 +101,17 @@ class ElementCall:
     async def press_mute(self) -> None:
         assert await self.page.eval("host.press('incall_mute')")
 
+    async def press(self, name: str) -> None:
+        """The button of that name, as soon as there is one."""
+        await self.wait(f"host.pressNamed({json.dumps(name)})", f"a button {name!r}")
+
+    async def raise_hand(self) -> None:
+        """Possible once Element Call has seen its own membership."""
+        await self.wait(f"host.fed.has({json.dumps(self.key)})", "its own membership")
+        await self.press("Reactions")
+        await self.press("Raise hand")
+        await self.wait("host.has('Lower hand')", "Element Call shows the hand up")
+
     async def text(self) -> str:
         text: str = await self.page.eval("host.text()")
         return text

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bridge.demo.cast import wait_for_state
 from bridge.demo.people import PageClient
 from bridge.errors import Unavailable
 from tests.helpers.browser import Browser
@@ -65,14 +66,15 @@ async def hears(call: ElementCall, hz: int, *, loud: bool) -> None:
         assert time.monotonic() < end, f"{hz} Hz at {level:.1f} dBFS in Element Call; it shows {await call.text()}"
 
 
-async def on_air(call: ElementCall, ear: PageClient) -> None:
-    """Press the microphone's button until the caller is heard: after a refusal its first press means mute."""
-    for _ in range(3):
+async def on_air(call: ElementCall, ear: PageClient, presses: int = 2) -> None:
+    """Press the microphone's button until the caller is heard: where Element Call believes that it is on, the first
+    press means mute."""
+    for _ in range(presses):
         await call.press_mute()
         with contextlib.suppress(Unavailable):
             await ear.wait(lambda c: ratio_at(c.recent(0.4), CALLERS) > 20, 8, "the caller's tone")
             return
-    raise AssertionError(f"not heard after three presses; Element Call shows {await call.text()}")
+    raise AssertionError(f"not heard after {presses} presses; Element Call shows {await call.text()}")
 
 
 async def off_air(ear: PageClient) -> None:
@@ -101,8 +103,13 @@ async def test_every_role(rtc_world: World, origin: str, chromium: Browser, tell
     assert level_at(ben.recent(1.0), CALLERS) < -60, "who listens is not heard"
     await ben.wait(lambda c: ava.user in [face.user for face in c.audience.faces], HANG_S, "she sits in the audience")
 
+    await call.raise_hand()
+    await wait_for_state(stage.host, stage.room_id, "im.eyvan.queue", "", lambda q: ava.user in str(q.get("hands")))
+    await call.press("Mute microphone")  # so that one press opens it later
+    await call.wait("host.has('Unmute microphone')", "her button is off")
     await world.set_role(stage, "ava", "speaker")
-    await on_air(call, ben)
+    await call.wait("!host.has('Lower hand')", "Element Call shows it down once she is on stage")
+    await on_air(call, ben, presses=1)
     await hears(call, PAGE, loud=True)
     assert level_at(await call.hear(0.7), CALLERS) < -60, "nobody hears himself"
     await ben.wait(lambda c: (p := c.speaker(ava.user)) and p.mic == "on", HANG_S, "her microphone shows on")
