@@ -30,6 +30,12 @@ test: check page/node_modules/.installed $(STATIC)/.built ## Check, then test pa
 	@echo "Testing the bridge …"
 	@exec $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
+.PHONY: interop
+interop: .venv/.installed ## Against servers that are not Debian's packages: LiveKit's, built by Go (minutes the first time)
+	@command -v go >/dev/null || { echo "Go is missing: apt-get install golang, 1.24 or later"; exit 1; }
+	@GOBIN=$(CURDIR)/.livekit go install github.com/livekit/livekit-server/cmd/server@v1.9.12
+	@EYVAN_LIVEKIT_SERVER=$(CURDIR)/.livekit/server $(PY) -m pytest tests/interop $(ARGS)
+
 .PHONY: check
 check: .venv/.installed ## Style, types, import rules, generated files
 	@$(PY) -m ruff check .
@@ -63,7 +69,7 @@ fuzz: .venv/.installed ## A million changed captures for each protocol (20 minut
 
 .PHONY: clean
 clean: ## Remove what make made, and the demo's directory
-	rm -rf .venv .synapse-venv .demo page/node_modules $(STATIC) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .synapse-venv .demo .livekit page/node_modules $(STATIC) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/.installed: pyproject.toml bridge/media/fanout.c tools/build_fanout.py
 	@tools/prerequisites.sh cc

@@ -15,12 +15,14 @@ import time
 from collections.abc import Awaitable, Mapping
 
 from aiohttp import web
+from yarl import URL
 
 from bridge.config import Config, WidgetConfig
 from bridge.errors import ConfigError, EyvanError
 from bridge.identity.call_tokens import CallTokens
 from bridge.identity.links import Hearing, LinkSigner
 from bridge.identity.openid import OpenId
+from bridge.identity.safe_http import Network, SafeHttp
 from bridge.ids import PeerId, RoomId, StageId, UserId
 from bridge.live.confirmations import Confirmations
 from bridge.live.notices import Player
@@ -33,6 +35,7 @@ from bridge.matrix.commands import Translator
 from bridge.matrix.incoming import Incoming
 from bridge.matrix.matrixrtc import CallMembership
 from bridge.matrix.outgoing import Outgoing
+from bridge.matrix.partner_calls import Line, PartnerCalls, Parts
 from bridge.matrix.widgets import StageWidgets, can_be_shown
 from bridge.media.control import WorkerSettings
 from bridge.media.report import publish
@@ -90,6 +93,7 @@ class App:
         self._config = config
         self._clock = WallClock()
         self._ready: str | None = "starting"
+        self._partners: PartnerCalls | None = None
 
     async def run(self) -> None:
         """Raises ConfigError where the operator must act, other EyvanErrors where the start failed."""
@@ -217,17 +221,25 @@ class App:
             confirmations.reacted(row.event)
             if hands is not None:
                 hands.take(room, row.event, age_ms)
+            if self._partners is not None:
+                self._partners.take(room, row.event)
             rooms.deliver(room, row, translator.translate(row, now))
 
         def wanted(event: JsonObject) -> bool:
-            return translator.wanted(event) or phone.wanted(event)
+            return translator.wanted(event) or phone.wanted(event) or self._follows(event)
 
         return Incoming(config.appservice.hs_token, store, deliver, self._clock, wanted=wanted)
 
+    def _follows(self, event: JsonObject) -> bool:
+        return self._config.matrixrtc.enabled and PartnerCalls.wanted(event)
+
+    @property
+    def _networks(self) -> list[Network]:
+        return [ipaddress.ip_network(each, strict=False) for each in self._config.matrixrtc.openid_networks]
+
     def _openid(self, parts: contextlib.AsyncExitStack) -> OpenId:
         config = self._config
-        networks = [ipaddress.ip_network(each, strict=False) for each in config.matrixrtc.openid_networks]
-        openid = OpenId(config.homeserver.domain, config.homeserver.address, networks)
+        openid = OpenId(config.homeserver.domain, config.homeserver.address, self._networks)
         parts.push_async_callback(openid.close)
         return openid
 
@@ -256,7 +268,26 @@ class App:
         )
         parts.push_async_callback(membership.close)
         membership.start()
+        self._partner_calls(parts, rooms, outgoing)
         return calls
+
+    def _partner_calls(self, parts: contextlib.AsyncExitStack, rooms: Rooms, outgoing: Outgoing) -> None:
+        config = self._config
+        if not config.matrixrtc.partner_speakers:
+            return
+        from bridge.media import partner_sfu  # with aiortc, for which nobody else here has a use
+
+        http = SafeHttp(self._networks)
+
+        async def connect(url: str, jwt: str, line: Line) -> partner_sfu.Sfu:
+            where = URL(f"{url.rstrip('/')}/rtc").with_query(partner_sfu.query(jwt))
+            return partner_sfu.Sfu(await http.socket(where, partner_sfu.MAX_MESSAGE), line, http.check)
+
+        shared = Parts(outgoing, http, connect, partner_sfu.Uplink, self._clock)
+        partners = PartnerCalls(service_url(config.web.public_url), config.homeserver.domain, rooms, shared)
+        parts.push_async_callback(partners.close)
+        self._partners = partners
+        partners.start()
 
     async def _listen(
         self,

@@ -273,6 +273,11 @@ class MatrixRtcConfig:
         "such rooms have no calls.",
         parse=_optional_url,
     )
+    partner_speakers: bool = key(
+        True,
+        "Let people of other homeservers speak by Element Call: while one of them is on stage, the relay fetches their "
+        "voice from the LiveKit server of their homeserver.",
+    )
     openid_networks: tuple[str, ...] = key(
         (),
         "Private addresses or networks at which homeservers of your users may be asked who they are, for Element Call "

@@ -8,12 +8,13 @@ so that a name cannot point elsewhere the second time it is asked for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,29 +83,41 @@ class SafeHttp:
     async def get(self, url: URL, *, host: str = "", certificate: str | None = None, follow: bool = False) -> Response:
         """GET ``url`` (https). ``host``: the Host header; ``certificate``: the name it must be for, where these are not
         the URL's. ``follow``: up to 3 redirects. Raises Unavailable: refused address, no answer in 5 s, over 16 KiB."""
-        try:
-            async with asyncio.timeout(LIMIT_S):
-                for _ in range(_REDIRECTS + 1):
-                    answer = await self._once(url, host, certificate)
-                    if not follow or isinstance(answer, Response):
-                        break
-                    url, host, certificate = answer, "", None
-        except TimeoutError:
-            raise Unavailable(f"{url.host} did not answer within {LIMIT_S:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{url.host} cannot be asked: {error}") from error
-        if not isinstance(answer, Response):
-            raise Unavailable(f"{url.host} sends us elsewhere, which is not followed")
-        return answer
+        async with _limited(url):
+            for _ in range(_REDIRECTS + 1):
+                answer = await self._once("GET", url, host, certificate)
+                if not follow or isinstance(answer, Response):
+                    break
+                url, host, certificate = answer, "", None
+        return _final(url, answer)
 
-    async def _once(self, url: URL, host: str, certificate: str | None) -> Response | URL:
-        if url.scheme != "https" or not url.host:
-            raise ValueError("only https is asked")
+    async def post(self, url: URL, body: Any) -> Response:
+        """POST JSON to ``url`` (https). Raises as `get`."""
+        async with _limited(url):
+            answer = await self._once("POST", url, "", None, json.dumps(body).encode())
+        return _final(url, answer)
+
+    async def socket(self, url: URL, max_message: int) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket to ``url`` (wss), open. The caller closes it. Raises as `get`."""
+        async with _limited(url):
+            self._checked(url, "wss")
+            return await self._session().ws_connect(url, max_msg_size=max_message, heartbeat=20)
+
+    def _checked(self, url: URL, scheme: str) -> None:
+        if url.scheme != scheme or not url.host:
+            raise ValueError(f"only {scheme} is asked")
         if _is_literal(url.host):  # aiohttp resolves no literal, so the resolver below does not see it
             self.check(url.host)
+
+    async def _once(
+        self, method: str, url: URL, host: str, certificate: str | None, data: bytes | None = None
+    ) -> Response | URL:
+        self._checked(url, "https")
         headers = {"Host": host} if host else {}
-        async with self._session().get(
-            url, headers=headers, server_hostname=certificate, allow_redirects=False
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        async with self._session().request(
+            method, url, headers=headers, data=data, server_hostname=certificate, allow_redirects=False
         ) as response:
             if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
                 return url.join(URL(response.headers["Location"]))
@@ -114,6 +127,24 @@ class SafeHttp:
                 if len(body) > MAX_BODY:
                     raise ValueError(f"the answer has more than {MAX_BODY} bytes")
             return Response(response.status, _json(body))
+
+
+@contextlib.asynccontextmanager
+async def _limited(url: URL) -> AsyncIterator[None]:
+    """5 seconds, and one error for all that can go wrong."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            yield
+    except TimeoutError:
+        raise Unavailable(f"{url.host} did not answer within {LIMIT_S:g} s") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise Unavailable(f"{url.host} cannot be asked: {error}") from error
+
+
+def _final(url: URL, answer: Response | URL) -> Response:
+    if not isinstance(answer, Response):
+        raise Unavailable(f"{url.host} sends us elsewhere, which is not followed")
+    return answer
 
 
 class _Resolver(AbstractResolver):

@@ -128,6 +128,12 @@ class Outgoing:
         answer = await self._api.ask_once(Method.POST, path, {"transaction_id": new_txn_id()}, patience_s=70)
         return int(answer["duration_ms"])
 
+    async def openid_token(self) -> JsonObject:
+        """A fresh OpenID token of the bot (client-server API, "OpenID"), for a service that asks who we are."""
+        path = CLIENT + api_path("user", self.bot, "openid", "request_token")
+        token: JsonObject = await self._api.request(Method.POST, path, {})
+        return token
+
     async def joined_rooms(self) -> Sequence[RoomId]:
         answer = await self._api.request(Method.GET, f"{CLIENT}/joined_rooms")
         return [RoomId(room) for room in answer["joined_rooms"]]

@@ -21,7 +21,7 @@ _BEHIND = int(0.6 * RATE)
 """aiortc holds four packets of up to 60 ms back; what is that old has been decoded, or never came."""
 
 
-class _Mouth(MediaStreamTrack):
+class Mouth(MediaStreamTrack):
     """One endless track (aiortc: an ended track kills its sender) that says a tone or silence."""
 
     kind = "audio"
@@ -100,7 +100,7 @@ class RtcClient:
         self._listen_only = listen_only
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))  # the default asks a public STUN server
         self.offer = self.answer = ""
-        self._mouth = _Mouth()
+        self._mouth = Mouth()
         self._ear = _Ear()
         self._listening: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
