@@ -1,8 +1,8 @@
 """One stage at one worker. At its *home* all voices are mixed; other workers fan out the frames that come from there.
 
 All workers of a machine count the same ticks (20 ms of the monotonic clock), so a frame has one number and one RTP
-timestamp everywhere, whoever mixes. What comes from home is sent on as it comes. Nothing from home for a few ticks is
-silence: so home need not say that it is quiet, and a home that died is heard as a pause.
+timestamp everywhere, whoever mixes. What comes from home is sent on as it comes. Home does not say at each tick that it
+is quiet; a home that died is heard as a pause.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from bridge.media.voice import Voice
 if TYPE_CHECKING:
     from bridge.media.peer import Peer
 
-_GRACE = 3  # ticks that a frame from home may take before its time is taken for silence
+_GRACE = 25  # ticks that a frame from home may take in the middle of sound before it is missed …
+_LAG = 5  # … and when it is quiet there
 _SAID_QUIET = 6  # ticks of silence that home sends after sound, so that the last packets go out at once
 _FEC_TICKS = 100  # 2 s; who needs it asks each second
 _LOSS_PERCENT, _LOSSY_PERCENT = 5, 15  # told to the encoder: as a rule; while a listener depends on in-band FEC
@@ -52,7 +53,8 @@ class Stage:
         self._far: dict[int, _Far] = {}  # by CSRC
         self._fec_until = 0  # tick: until then somebody needs in-band FEC
         self._sent = 0  # the last tick that was fanned out
-        self._quiet = _SAID_QUIET
+        self._quiet_ticks = _SAID_QUIET  # at the home: since it last said anything
+        self._is_quiet = True  # elsewhere: what home said last
 
     @property
     def is_home(self) -> bool:
@@ -114,6 +116,7 @@ class Stage:
         """False: too late, or from another than our home."""
         if worker != self.home or tick <= self._sent:
             return False
+        self._is_quiet = _is_quiet(output)
         self._send(output, tick)
         return True
 
@@ -152,8 +155,9 @@ class Stage:
         """Mix and send; what was mixed. None where another worker is the home."""
         if self.is_home:
             return self._mix(now, tick)
-        if self._sent < tick - _GRACE:
-            self._send(_NOTHING, tick - _GRACE)
+        if self._sent < tick - (_LAG if self._is_quiet else _GRACE):
+            self._is_quiet = True
+            self._send(_NOTHING, tick - _LAG)
         return None
 
     def voices(self) -> list[Voice]:
@@ -173,8 +177,8 @@ class Stage:
         if tick > self._sent:  # else the former home has sent it
             self._send(output, tick)
         if self.others:
-            self._quiet = 0 if output.shared.sounding or output.own else self._quiet + 1
-            if self._quiet <= _SAID_QUIET:
+            self._quiet_ticks = self._quiet_ticks + 1 if _is_quiet(output) else 0
+            if self._quiet_ticks <= _SAID_QUIET:
                 self._trunk.frames(self.others, self.name, tick, output)
         return output
 
@@ -188,3 +192,8 @@ class Stage:
 
     def far_stats(self) -> list[VoiceStats]:
         return [VoiceStats(self.name, csrc, far.voice.counts()) for csrc, far in self._far.items()]
+
+
+def _is_quiet(output: Output) -> bool:
+    """Nobody talks, nor did just now: who did has a mix of their own for a while."""
+    return not (output.shared.sounding or output.own)

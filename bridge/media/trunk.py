@@ -64,6 +64,9 @@ class TrunkEnd(Protocol):
     def on_cut(self, worker: int) -> None:
         """The worker is gone, and with it all its voices."""
 
+    def on_defect(self, worker: int) -> None:
+        """One of the others raised: in its handler, so that a traceback can be logged."""
+
 
 @dataclass(slots=True, eq=False)
 class _Line:
@@ -198,7 +201,10 @@ class Trunk:
             if size == 0:
                 self._cut(worker)
                 return
-            self._take(worker, bytes(memoryview(self._buffer)[:size]))
+            try:
+                self._take(worker, bytes(memoryview(self._buffer)[:size]))
+            except Exception:
+                self._end.on_defect(worker)
 
     def _take(self, worker: int, message: bytes) -> None:
         kind = message[0]

@@ -319,6 +319,9 @@ class Worker:
         for stage in self._stages.values():
             stage.on_cut(worker, self._loop.time())
 
+    def on_defect(self, worker: int) -> None:
+        self._defect(f"what worker {worker} sent")
+
     # -- datagrams -------------------------------------------------------------------------------
 
     def _on_datagram(self, data: bytes, address: Address) -> None:
@@ -373,6 +376,7 @@ class Worker:
         self._timer = self._loop.call_at(due, self._on_timer)
 
     def _run_tick(self, now: float) -> None:
+        self.trunk.drain()  # after a stall of ours, frames that came in time are not late
         for stage in list(self._stages.values()):
             try:
                 self._mix(stage, now)
