@@ -41,7 +41,9 @@ _MAX_DEVICES = 5  # of one person
 _MAX_MEMBERS = 500  # memberships remembered for one room
 _LOOK_S = 1.0
 _READ_AGAIN_MS = 30_000
-_BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 30.0)
+_BACKOFF_S = (1.0, 1.0, 2.0, 5.0, 15.0, 30.0)
+_GOOD_S = 60.0  # a connection that lasted so long was good: the next try comes at once
+_OFFER_AGAIN_S = 1.0
 
 LINES = metrics.gauge("eyvan_partner_sfus", "Partners' SFUs from which speakers are fetched")
 FAILED = metrics.counter("eyvan_partner_sfu_failures_total", "Connections to them that failed or ended")
@@ -147,16 +149,14 @@ class Speaker:
         try:
             await self._stage.sit(self._session, self._member.user, self, self._stage_id)
             self._stage.microphone(self._session, self, self._on)
-            for pause in (*_BACKOFF_S, *(_BACKOFF_S[-1] for _ in range(100))):
+            while not self.over:
                 self._lost.clear()
                 try:
                     await self._offer()
                     await self._lost.wait()
                 except EyvanError as error:
                     log.info("the relay does not take %s from their SFU: %s", self._member.user, error)
-                if self.over:
-                    return
-                await asyncio.sleep(pause)
+                await asyncio.sleep(_OFFER_AGAIN_S)
         except EyvanError as error:
             log.info("%s has no seat: %s", self._member.user, error)
         finally:
@@ -218,9 +218,9 @@ class Line:
             self._sfu.want(list(self._members))
 
     async def _run(self) -> None:
-        tries = 0
+        loop, tries = asyncio.get_running_loop(), 0
         while True:
-            began = asyncio.get_running_loop().time()
+            began = loop.time()
             try:
                 url, jwt = await self._token()
                 self._sfu = await self._parts.connect(url, jwt, self)
@@ -229,10 +229,13 @@ class Line:
             except EyvanError as error:
                 FAILED.inc()
                 log.warning("room %s: speakers at %s are not heard now: %s", self.stage.room, self.service, error)
+            except Exception:
+                FAILED.inc()
+                log.exception("room %s: %s", self.stage.room, self.service)
             finally:
                 self._sfu = None
-            tries = 0 if asyncio.get_running_loop().time() - began > 60 else tries + 1
-            await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S)) - 1] if tries else _BACKOFF_S[0])
+            tries = 0 if loop.time() - began > _GOOD_S else min(tries + 1, len(_BACKOFF_S) - 1)
+            await asyncio.sleep(_BACKOFF_S[tries])
 
     async def _token(self) -> tuple[str, str]:
         """MSC4195's ``/get_token``, else the older ``/sfu/get``; the service asks our homeserver who the bot is.
