@@ -195,8 +195,10 @@ async def test_address_moves_only_by_a_check_that_holds(relay: tuple[Workers, Wi
             await raw.check(other)
             await raw.packet(other)
             seen = raw.checks_seen
-            await _media_ends(raw, other)
+            first = await raw.packet(other)
+            last = await _media_ends(raw, other)
             assert raw.checks_seen > seen
+            assert (last.timestamp - first.timestamp) & 0xFFFF_FFFF < 1.5 * 48_000  # the relay looks each 100 ms or so
             raw.answers_checks = True
             await raw.packet(other)
             for _ in range(100):  # for two seconds: longer than an unverified address would get
@@ -205,14 +207,38 @@ async def test_address_moves_only_by_a_check_that_holds(relay: tuple[Workers, Wi
         other.close()
 
 
-async def _media_ends(raw: RawPeer, through: socket.socket) -> None:
-    """Media packets until there is none for two seconds. Raises TimeoutError if it never ends."""
+async def _media_ends(raw: RawPeer, through: socket.socket) -> rtp.Packet:
+    """The last media packet before there is none for two seconds. Raises TimeoutError if it never ends."""
     async with asyncio.timeout(HANG_S):
+        packet = await raw.packet(through)
         while True:
             try:
-                await raw.packet(through, within_s=2)
+                packet = await raw.packet(through, within_s=2)
             except TimeoutError:
-                return
+                return packet
+
+
+async def test_over_ipv6(raw: RawPeer) -> None:
+    """Real UDP from end to end: heard, hears, and followed to another address."""
+    workers = Workers(WorkerSettings(bind="::1"), Witness())
+    await workers.start()
+    try:
+        await join(workers, raw)
+        await raw.check()
+        await raw.handshake()
+        for payload in raw.voice(440, 20):
+            raw.send(raw.protect(payload))
+
+        async def heard() -> bool:
+            return (await workers.stats()).peers[PeerId("raw")].decoded == 20
+
+        await until(heard, "the voice")
+        with raw.new_socket() as other:
+            await raw.check(other)
+            assert (await raw.packet(other)).ssrc == (await raw.packet(other)).ssrc
+        assert (await workers.stats()).worker.send_errors == 0
+    finally:
+        await workers.close()
 
 
 async def test_ice_restart_by_a_second_offer(relay: tuple[Workers, Witness], raw: RawPeer) -> None:

@@ -64,9 +64,11 @@ class RawPeer:
         self.new_credentials()
 
     def new_socket(self) -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        """Of UDP, and of the family of the relay's address, once that is known."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        made = socket.socket(family, socket.SOCK_DGRAM)
         made.setblocking(False)
-        made.bind(("0.0.0.0", 0))
+        made.bind(("", 0))
         return made
 
     def new_stream(self, receive_buffer: int = 0) -> socket.socket:
@@ -102,6 +104,9 @@ class RawPeer:
 
         self.remote_ufrag, self.remote_password = found(r"a=ice-ufrag:(\S+)"), found(r"a=ice-pwd:(\S+)")
         self.host, self.port = found(r"udp \d+ (\S+) \d+ typ host"), int(found(r"udp \d+ \S+ (\d+) typ host"))
+        if ":" in self.host and self.main.family == socket.AF_INET:
+            self.main.close()
+            self.main = self.new_socket()
         passive = re.search(r" tcp \d+ \S+ (\d+) typ host tcptype passive", answer)
         self.tcp_port = int(passive[1]) if passive else 0
         self.remote_fingerprint = found(r"a=fingerprint:sha-256 (\S+)")
