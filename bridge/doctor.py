@@ -20,66 +20,25 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import aiohttp
 import ifaddr
 from aiohttp import web
 
-from bridge.config import Config, MediaConfig, load_config
+from bridge.config import MediaConfig, load_config
+from bridge.doctor_calls import CALL_CHECKS, DEPENDS
 from bridge.errors import ConfigError, EyvanError, shown
+from bridge.findings import Finding, Patient, ask, bad, good, json_of, warn, why
 from bridge.store import open_store, sqlite_file
 
 STATIC = Path(__file__).parent / "web" / "static"
 _TIMEOUT_S = 15.0
 _CLOCK_S = 5.0
 _RESTART = "register with the present registration and restart the homeserver"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    mark: Literal["✓", "!", "✗"]
-    about: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.mark} {self.about}: {' '.join(self.text.split())}"
-
-
-def good(about: str, text: str) -> Finding:
-    return Finding("✓", about, text)
-
-
-def warn(about: str, text: str) -> Finding:
-    return Finding("!", about, text)
-
-
-def bad(about: str, text: str) -> Finding:
-    return Finding("✗", about, text)
-
-
-@dataclass(slots=True)
-class Patient:
-    """What the checks look at, and what an earlier one found out for a later one."""
-
-    path: Path
-    config: Config
-    http: aiohttp.ClientSession
-    static: Path
-    reached: bool = False
-    """The homeserver answered."""
-    offset_s: float | None = None
-    """The homeserver's clock minus ours."""
-    known: bool = False
-    """The homeserver took our token."""
-    running: bool = False
-    """Something, a running bridge most likely, listens in our place."""
-    pinged_with: list[str] = field(default_factory=list)
-    """Authorization headers that came to the listener of the way back."""
 
 
 async def run_doctor(
@@ -97,7 +56,7 @@ async def run_doctor(
     out.write(f"{findings[0]}\n")
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as http:
         patient = Patient(path, config, http, static)
-        for check in CHECKS:
+        for check in (*CHECKS, *CALL_CHECKS) if config.matrixrtc.enabled else (*CHECKS, check_calls_off):
             findings.append(await check(patient))
             out.write(f"{findings[-1]}\n")
             out.flush()
@@ -180,7 +139,7 @@ async def check_udp(patient: Patient) -> Finding:
     if fault.errno == errno.EADDRINUSE and patient.running:
         return good("sound port", f"{where} is taken, by the running bridge it seems")
     where = f"UDP {media.bind} port {port}"
-    return bad("sound port", f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port")
+    return bad("sound port", f"{where} cannot be bound ({why(fault)}); set media.bind and media.port")
 
 
 async def check_tcp(patient: Patient) -> Finding:
@@ -198,7 +157,7 @@ async def check_tcp(patient: Patient) -> Finding:
         return good("sound by TCP", f"{where} is taken, by the running bridge it seems")
     where = f"TCP {media.bind} port {port}"
     return bad(
-        "sound by TCP", f"{where} cannot be bound ({_why(fault)}); set media.bind and media.port, or media.tcp: false"
+        "sound by TCP", f"{where} cannot be bound ({why(fault)}); set media.bind and media.port, or media.tcp: false"
     )
 
 
@@ -274,6 +233,10 @@ async def check_public_url(patient: Patient) -> Finding:
     return good("public URL", url)
 
 
+async def check_calls_off(patient: Patient) -> Finding:
+    return good("calls", f"Element Call is off. {DEPENDS}; docs/element-call.md says what goes where")
+
+
 # -- the homeserver -----------------------------------------------------------------------------
 
 
@@ -282,10 +245,10 @@ async def check_homeserver(patient: Patient) -> Finding:
     before = time.time()
     try:
         async with patient.http.get(f"{address}/_matrix/client/versions") as answer:
-            body = await _json(answer)
+            body = await json_of(answer)
             date = answer.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError) as fault:
-        return bad("homeserver", f"{address} cannot be reached ({_why(fault)}); see homeserver.address")
+        return bad("homeserver", f"{address} cannot be reached ({why(fault)}); see homeserver.address")
     if answer.status != 200 or not isinstance(body.get("versions"), list):
         return bad("homeserver", f"{address} is no homeserver: {answer.status} {shown(body)}; see homeserver.address")
     patient.reached = True
@@ -310,7 +273,7 @@ async def check_token(patient: Patient) -> Finding:
     config = patient.config
     if not patient.reached or not config.appservice.as_token:
         return bad("bot", "not tried: see above")
-    status, body = await _ask(patient, "GET", "/_matrix/client/v3/account/whoami")
+    status, body = await ask(patient, "GET", "/_matrix/client/v3/account/whoami")
     if status == 401:
         return bad("bot", f"the homeserver does not know appservice.as_token; {_RESTART}")
     if status != 200:
@@ -335,14 +298,14 @@ async def check_way_back(patient: Patient) -> Finding:
         await listener.start()
     except OSError as fault:
         if fault.errno != errno.EADDRINUSE:
-            return bad("way back", f"{where} cannot be listened on ({_why(fault)}); see appservice.hostname and port")
+            return bad("way back", f"{where} cannot be listened on ({why(fault)}); see appservice.hostname and port")
         patient.running = True
     try:
         if not patient.known:
             return bad("way back", "not tried: see above")
         path = f"/_matrix/client/v1/appservice/{own.id}/ping"
         for _ in range(2):  # a homeserver may first try a connection that it kept from before and that is dead
-            status, body = await _ask(patient, "POST", path, {"transaction_id": "doctor-" + secrets.token_hex(4)})
+            status, body = await ask(patient, "POST", path, {"transaction_id": "doctor-" + secrets.token_hex(4)})
             if body.get("errcode") != "M_CONNECTION_FAILED":
                 break
     finally:
@@ -414,25 +377,6 @@ CHECKS: tuple[Callable[[Patient], Awaitable[Finding]], ...] = (
 )
 
 
-async def _ask(patient: Patient, method: str, path: str, body: Any = None) -> tuple[int, Mapping[str, Any]]:
-    """One request as the application service; a homeserver that went away is status 0."""
-    headers = {"Authorization": f"Bearer {patient.config.appservice.as_token}"}
-    url = patient.config.homeserver.address + path
-    try:
-        async with patient.http.request(method, url, json=body, headers=headers) as answer:
-            return answer.status, await _json(answer)
-    except (aiohttp.ClientError, TimeoutError) as fault:
-        return 0, {"errcode": "no answer", "error": _why(fault)}
-
-
-async def _json(answer: aiohttp.ClientResponse) -> Mapping[str, Any]:
-    try:
-        body = await answer.json(content_type=None)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
 def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     """A socket bound there. Raises OSError."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
@@ -463,5 +407,4 @@ def _own_addresses(bind: str) -> list[str]:
     ]
 
 
-def _why(fault: BaseException) -> str:
-    return (fault.strerror if isinstance(fault, OSError) else str(fault)) or str(fault) or type(fault).__name__
+__all__ = ["CHECKS", "Finding", "Patient", "run_doctor"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import time
 import wave
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,6 +15,7 @@ import pytest
 
 from bridge.demo.cast import wait_for_state
 from bridge.demo.people import PageClient
+from bridge.doctor import run_doctor
 from bridge.errors import Unavailable
 from tests.helpers.browser import Browser
 from tests.helpers.element_call import HANG_S, MEMBER, RTC, ElementCall, homeserver, host_page, open_call
@@ -158,6 +160,19 @@ async def test_the_bot_is_a_member_of_the_call_while_the_stage_is_live(rtc_world
     )  # members may not write theirs: the admin is told what to do
     await stage.host.send(stage.room_id, "!stage end")
     await stands(False)
+
+
+async def test_the_doctor_finds_all_in_place(rtc_world: World) -> None:
+    out = io.StringIO()
+    await run_doctor(rtc_world.site.config, {}, out)
+    lines = out.getvalue().splitlines()[-5:]
+    assert [line.split(":")[0] for line in lines] == [
+        "! calls",  # all of them depend on us, and there is no fallback here
+        "! well-known",  # a made-up name has none
+        "✓ RTC transport",
+        "✓ OpenID",
+        "✓ call service",
+    ]
 
 
 async def test_restart_of_the_bridge_and_end(
