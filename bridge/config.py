@@ -214,7 +214,11 @@ class MediaConfig:
         "interface. Nobody else is ever asked (no STUN server).", _addresses,
     )  # fmt: skip
     max_peers: int = key(2000, "So many connections at most; further ones are told: full.", _between(1, 100_000))
-    bitrate: int = key(48_000, "Opus bits per second for each listener.", _between(6_000, 128_000))
+    bitrate: int = key(
+        48_000,
+        "Opus bits per second for each listener; a stage set to low takes 24000 at most, one for music 128000.",
+        _between(6_000, 128_000),
+    )
     listener_packet_ms: int = key(
         60, "Milliseconds of sound in one packet to those who only listen: 20, 40 or 60. Longer ones cost much less "
         "and come up to 40 ms later; who may speak gets 20.", _packet_ms,

@@ -6,10 +6,11 @@ this module. ``tests/contracts`` holds one suite for each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bridge.ids import EventId, PeerId, RoomId, StageId, UserId
+from bridge.rules.content import Sound
 
 if TYPE_CHECKING:
     from bridge.live.view import Me, View
@@ -74,6 +75,14 @@ class Media(Protocol):
 
     async def gate(self, peer: PeerId, *, hear: bool, speak: bool) -> None:
         """Let the peer hear the stage, and be heard on it. Closing fades out within 10 ms, then nothing more."""
+
+    async def leave_out(self, peer: PeerId, owners: Collection[str]) -> None:
+        """The peer does not hear these owners from now on (at most 20; none: it hears all), nor its own. Who leaves out
+        the same share a mix; raises Full where a stage would need more than eight of those for two owners and more."""
+
+    async def tune(self, stage: StageId, sound: Sound) -> None:
+        """How the stage sounds from now on, until it is closed: changed while people listen, within 20 ms and without a
+        click. Kept where no worker runs, and over restarts of one."""
 
     async def leave(self, peer: PeerId) -> None:
         """Harmless for a peer that is gone."""

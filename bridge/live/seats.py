@@ -18,6 +18,7 @@ from bridge.errors import EyvanError, Full, NotFound, Unavailable
 from bridge.ids import PeerId, SessionId, StageId, UserId, new_peer_id
 from bridge.live.ports import Answer, Media, Page
 from bridge.live.view import SHUT, Gate, Me, View, gate_of
+from bridge.rules.content import Sound
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Seat:
     listen_only: bool = False  # a player: whatever its person may do, it is never heard
     mic_gated: bool = False  # a telephone, which sends all the time: the gate is its microphone's switch
     ear: Callable[[bool], None] | None = None  # it hears beside the relay, and is told whether it may; returns at once
+    left_out: frozenset[UserId] = frozenset()  # whom it does not hear, by its own wish
     me: Me | None = None  # as last shown
 
     @property
@@ -193,6 +195,30 @@ class Seats:
         seat.page.sound_lost()
         self._changed(seat)
 
+    # -- sound ---------------------------------------------------------------------------------
+
+    async def leave_out(self, seat: Seat, users: frozenset[UserId]) -> None:
+        """Kept over new connections of the seat. Raises as `Media.leave_out`; then nothing has changed."""
+        before, seat.left_out = seat.left_out, users  # at once: another request of the page builds on it
+        try:
+            if seat.peer is not None:
+                await self._media.leave_out(seat.peer, users)
+        except EyvanError:
+            seat.left_out = seat.left_out - (users - before) | (before - users)
+            raise
+        finally:
+            self._changed(seat)
+
+    def tune(self, stage: StageId, sound: Sound) -> None:
+        """The relay does it soon; it does not forget."""
+        self._own(self._tune(stage, sound))
+
+    async def _tune(self, stage: StageId, sound: Sound) -> None:
+        try:
+            await self._media.tune(stage, sound)
+        except EyvanError as error:
+            log.warning("the sound of stage %s is changed once the relay is back: %s", stage, error)
+
     # -- in and out ----------------------------------------------------------------------------
 
     async def join(self, seat: Seat, sdp: str, want: Callable[[], Gate]) -> Answer:
@@ -209,6 +235,8 @@ class Seats:
             answer = await self._media.join(
                 seat.stage, peer, seat.user or f"guest {seat.session}", sdp, hear=first.hear, speak=first.speak
             )
+            if seat.left_out:
+                await self._leave_out_again(seat, peer)
             if seat.joining != peer:
                 raise Unavailable("the relay lost this connection; offer again")
             seat.peer, seat.csrc, seat.gate, seat.unsure = peer, answer.csrc, first, False
@@ -229,6 +257,13 @@ class Seats:
             raise NotFound("this page has no seat any more; connect again")
         self._changed(seat)
         return answer
+
+    async def _leave_out_again(self, seat: Seat, peer: PeerId) -> None:
+        """A fresh connection, on which nothing is heard yet. The page shows where there is no mix for it any more."""
+        try:
+            await self._media.leave_out(peer, seat.left_out)
+        except Full:
+            seat.left_out = frozenset()
 
     async def remove(self, seats: Iterable[Seat], reason: str) -> None:
         """They leave the relay; their pages are told ``reason``. Returns as `narrow` does."""

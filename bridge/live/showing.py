@@ -114,6 +114,8 @@ class Showing:
         return mine
 
     def _fresh(self, glance: Glance, seat: Seat) -> Me:
+        if seat.left_out or (seat.me is not None and seat.me.left_out):
+            return replace(me(glance.state, seat.user, seat.gate), left_out=sorted(seat.left_out))
         state = glance.state
         kind = glance.kind(seat.user) if seat.user is not None else ("", False, False)
         if kind is None or seat.user is None:

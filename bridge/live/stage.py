@@ -30,7 +30,7 @@ from bridge.live.view import Gate, gate_of, is_over, may_sit
 from bridge.rules import effects as fx
 from bridge.rules import inputs
 from bridge.rules.authority import Policy
-from bridge.rules.content import state_event
+from bridge.rules.content import Sound, state_event
 from bridge.rules.cut import Cut
 from bridge.rules.inputs import Asked, Input, Present
 from bridge.rules.reduce import reduce, rewrite_cuts
@@ -39,6 +39,7 @@ from bridge.telemetry import log_context
 
 log = logging.getLogger(__name__)
 
+MAX_LEFT_OUT = 20  # people whom one page does not hear
 SEAT_KEPT_S = 15.0  # a page whose WebSocket broke keeps its seat and its sound for so long
 MAX_SEATS = 20  # of one person: pages, players and calls together
 _LAST_WORDS_S = 2.0
@@ -74,6 +75,7 @@ class LiveStage:
         )
         self._writer = Writer(room, world.matrix, self._happened_here, lambda cut: cut in self._state.cuts)
         self._notices = Notices(room, world, lambda: self._state, self._happened_here)
+        self._tuned: tuple[StageId, Sound] | None = None  # what the relay was told of the stage's sound
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded = asyncio.Event()
         self._closed = False
@@ -167,6 +169,17 @@ class LiveStage:
         seat = self._seats.get(session)
         return seat is not None and seat.mic_on
 
+    async def leave_out(self, session: SessionId, page: Page, user: UserId, out: bool) -> None:
+        """The page does not hear this person any more (``out``), or does again. Raises NotFound for a page that is not
+        seated, BadInput for its own person, Full where it leaves out too many or the stage has no mix left for it."""
+        seat = self._seats.find(session, page)
+        if user == seat.user:
+            raise BadInput("user", user, "one never hears oneself")
+        users = seat.left_out | {user} if out else seat.left_out - {user}
+        if len(users) > MAX_LEFT_OUT:
+            raise Full(f"a page leaves out {MAX_LEFT_OUT} people at most", 0)
+        await self._seats.leave_out(seat, users)
+
     def rise(self, session: SessionId, page: Page, *, keep: bool = True) -> None:
         """The page's socket closed. It may be back in a moment: with ``keep`` its seat and its sound stay for
         SEAT_KEPT_S."""
@@ -247,6 +260,7 @@ class LiveStage:
         if self._state.loaded and not before.loaded:
             effects = [*effects, *rewrite_cuts(self._state)]
             self._loaded.set()
+        self._tune()
         wants = await self._shut_gates() if before is not self._state else []
         for effect in effects:
             if isinstance(effect, fx.KeepCut):
@@ -260,6 +274,14 @@ class LiveStage:
             self._again()
         if row is not None:
             self._keeping.applied([row])
+
+    def _tune(self) -> None:
+        stage = self._state.stage
+        tuned = (stage.stage_id, stage.sound) if stage is not None else None
+        if tuned != self._tuned:
+            if tuned is not None and not (self._tuned is None and tuned[1] == "voice"):
+                self._seats.tune(*tuned)
+            self._tuned = tuned
 
     async def _keep_cut(self, cut: Cut) -> None:
         """Durable before it is written. Where the store fails the gate stays shut, the write goes out all the same, the

@@ -30,6 +30,7 @@ Act = Literal[
     "make_moderator",
     "end",
     "topic",
+    "sound",
 ]
 
 FACES = 60
@@ -46,6 +47,7 @@ class StageInfo:
     started_ts: int | None  # ms since the epoch
     ended_ts: int | None
     hands: Literal["everyone", "members", "off"]
+    sound: Literal["voice", "music", "low"]
     server_ts: int  # our clock when this was made, so that a page with a wrong clock counts right
 
 
@@ -107,6 +109,7 @@ class Me:
     invited: Invitation | None
     can: list[Act]  # what this person may do to at least somebody
     may_raise: bool
+    left_out: list[str]  # people whom this page does not hear, by its own wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,7 @@ def _stage_info(state: StageState, now: int) -> StageInfo:
         started_ts=stage.started_ts if stage else None,
         ended_ts=stage.ended_ts if stage else None,
         hands=stage.hands if stage else "off",
+        sound=stage.sound if stage else "voice",
         server_ts=now,
     )
 
@@ -229,7 +233,7 @@ def _person(state: StageState, user: UserId, voices: list[Voice]) -> Person:
 
 
 def guest_me(state: StageState, gate: Gate) -> Me:
-    return Me(None, "", "listener", "audience", False, False, gate.hear, None, None, [], False)
+    return Me(None, "", "listener", "audience", False, False, gate.hear, None, None, [], False, [])
 
 
 def me(state: StageState, user: UserId | None, gate: Gate) -> Me:
@@ -253,6 +257,7 @@ def me(state: StageState, user: UserId | None, gate: Gate) -> Me:
         invited=Invitation(by, state.name(by)) if by else None,
         can=acts_of(state, user),
         may_raise=requests.why_no_hand(state, user) is None,
+        left_out=[],
     )
 
 
@@ -269,7 +274,7 @@ def acts_of(state: StageState, user: UserId) -> list[Act]:
         if level >= state.room.power.kick:
             acts.append("kick")
     if level >= state.room.power.for_state(STAGE) and state.room.may_be_here(user):
-        acts += ["end", "topic"]
+        acts += ["end", "topic", "sound"]
     return acts
 
 

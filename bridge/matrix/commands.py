@@ -39,6 +39,7 @@ _STAGE_WORDS: dict[str, ActName] = {
     "end": "end", "پایان": "end",
     "status": "status", "وضعیت": "status",
     "topic": "topic", "موضوع": "topic",
+    "sound": "sound", "صدا": "sound",
     "speaker": "bring_up", "سخنران": "bring_up",
     "listener": "to_audience", "شنونده": "to_audience",
     "moderator": "make_moderator", "گرداننده": "make_moderator",
@@ -60,6 +61,11 @@ _WORDS: dict[str, ActName] = {
 }  # fmt: skip
 _STAGE = frozenset({"stage", "نشست", "eyvan"})
 _REVOKE = frozenset({"revoke", "باطل"})
+_SOUNDS = {
+    "voice": "voice", "گفتار": "voice",
+    "music": "music", "موسیقی": "music",
+    "low": "low", "کم‌حجم": "low", "کم": "low",
+}  # fmt: skip
 _PLAYER = frozenset({"whep", "player", "stream", "پخش"})
 _ABOUT_SOMEBODY: frozenset[ActName] = frozenset(
     {"bring_up", "to_audience", "make_moderator", "invite", "mute", "unmute", "kick"}
@@ -78,6 +84,7 @@ def _bare(word: str) -> str:
 
 
 _BARE_WORDS = {_bare(word): act for word, act in _WORDS.items()}
+_BARE_SOUNDS = {_bare(word): sound for word, sound in _SOUNDS.items()}
 _BARE_STAGE_WORDS = {_bare(word): act for word, act in _STAGE_WORDS.items()}
 _IN_TWO = {_bare(word) for word in (*_WORDS, *_STAGE_WORDS) if "\u200c" in word}
 """Words that are also written in two, such as ``می آیم``."""
@@ -188,6 +195,8 @@ class Translator:
             act = "revoke_links"
         elif act == "link" and _bare(rest) in _PLAYER:
             act = "link_player"
+        elif act == "sound":
+            rest = _BARE_SOUNDS.get(_bare("".join(rest.split())), rest)
         target = None
         if act in _ABOUT_SOMEBODY:
             target, rest = _target(content, rest, sender if act == "to_audience" else None)

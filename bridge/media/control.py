@@ -4,7 +4,7 @@ They travel over a Unix socket pair (``SOCK_STREAM``) that the control process h
 of length, big endian, then one JSON object with its type under ``t``. The first frame is ``Start``;
 the worker answers ``Started`` or ``Failed``. Every request carries an ``id`` and gets one ``Reply``.
 
-    control → worker   Start · Join · Gate · Hush · Leave · Home · CloseStage · Stream · GetStats
+    control → worker   Start · Join · Gate · Hush · LeaveOut · Tune · Leave · Home · CloseStage · Stream · GetStats
     worker → control   Started · Failed · Reply · Connected · Gone · Pressed · LevelsNow · Frames
 """
 
@@ -16,12 +16,20 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from bridge.errors import BadInput, Full, NotFound, Theirs, Unavailable
 
 MAX_FRAME = 4 * 1024 * 1024
 """Bytes. The largest is the answer to GetStats: about 400 bytes a peer."""
+
+Sound = Literal["voice", "music", "low"]
+"""How a stage sounds. ``voice``: mono, evened, at the bitrate of the configuration. ``music``: stereo, 128 kbit/s, as
+it comes. ``low``: as voice, 24 kbit/s."""
+
+MAX_LEFT_OUT_MIXES = 8
+"""Mixes of a stage that leave out two and more who talk, beside two for each who talks. Sets of people beyond it are
+refused; should people who leave others out begin to talk, the last of them hear the mix minus their own voice only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,7 @@ class Join:
     speak: bool
     csrc: int = 0
     home: int = 0  # the worker that mixes the stage
+    sound: Sound = "voice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,25 @@ class Gate:
     peer: str
     hear: bool
     speak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveOut:
+    """From now on the peer does not hear these owners."""
+
+    id: int
+    peer: str
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """How a stage sounds from now on, and whom somebody there does not hear (`Mixer.ears`)."""
+
+    id: int
+    stage: str
+    sound: Sound
+    ears: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +280,7 @@ class Frames:
     frames: tuple[str, ...]
 
 
-ToWorker = Start | Join | Gate | Hush | Leave | Home | CloseStage | Stream | GetStats
+ToWorker = Start | Join | Gate | Hush | LeaveOut | Tune | Leave | Home | CloseStage | Stream | GetStats
 ToControl = Started | Failed | Reply | Connected | Gone | Pressed | LevelsNow | Frames
 Message = ToWorker | ToControl
 _TYPES: dict[str, Any] = {each.__name__: each for each in typing.get_args(Message)}

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from bridge.media import opus
+from bridge.media.control import MAX_LEFT_OUT_MIXES, Sound
 from bridge.media.limiter import Limiter
 from bridge.media.opus import FRAME, Encoder, Samples
 from bridge.media.voice import FADE, RAMP_DOWN, RAMP_UP, SILENCE, Voice, dbov, rms
 
-MAX_LEFT_OUT_MIXES = 8
-"""Mixes of a stage that leave out two and more who talk, beside one for each who talks; who would need another one
-hears the mix minus their own voice only."""
 _SILENT_PEAK = 1e-4  # −80 dBFS: below it a frame adds nothing
 _OWN_HANGOVER = 100  # ticks: 2 s
 _FEW = 6  # mixes for single owners encoded as well as the shared one …
@@ -31,9 +28,6 @@ _HURRIED = 0  # … and the complexity of each where there are more: 20 who talk
 _TAIL = 10  # ticks of silence that are still encoded, so that every decoder's last sound dies away
 _LEVEL_TICKS = 5  # 10 reports a second
 
-Sound = Literal["voice", "music", "low"]
-"""How a stage sounds. ``voice``: mono, evened, at the bitrate of the configuration. ``music``: stereo, 128 kbit/s, as
-it comes. ``low``: as voice, 24 kbit/s."""
 MUSIC_BITRATE, LOW_BITRATE = 128_000, 24_000
 
 

@@ -134,10 +134,10 @@ class Decoder:
     """One stream, of one channel or two whatever the packets have. Every method returns its own view of one buffer,
     good until the next call; counts of samples are those of each channel."""
 
-    __slots__ = ("_channels", "_pcm", "_pcm_at", "_state")
+    __slots__ = ("_pcm", "_pcm_at", "_state", "channels")
 
     def __init__(self, channels: int = 1) -> None:
-        self._channels = channels
+        self.channels = channels
         self._state = ctypes.create_string_buffer(int(_opus.opus_decoder_get_size(channels)))
         _checked(_opus.opus_decoder_init(self._state, RATE, channels))
         self._pcm: Samples = np.zeros(MAX_SAMPLES * channels, np.float32)
@@ -149,18 +149,18 @@ class Decoder:
     def decode(self, packet: bytes) -> Samples:
         """The samples of a packet. Raises OpusError where it is corrupt."""
         size = _opus.opus_decode_float(self._state, packet, len(packet), self._pcm_at, MAX_SAMPLES, 0)
-        return self._pcm[: _checked(size) * self._channels]
+        return self._pcm[: _checked(size) * self.channels]
 
     def recover(self, following: bytes, samples: int) -> Samples:
         """The packet before ``following``, from the in-band FEC in it; concealed where it has none
         (RFC 6716 §2.1.7). ``samples``: how long the lost packet was."""
         size = _opus.opus_decode_float(self._state, following, len(following), self._pcm_at, samples, 1)
-        return self._pcm[: _checked(size) * self._channels]
+        return self._pcm[: _checked(size) * self.channels]
 
     def conceal(self, samples: int) -> Samples:
         """``samples`` of guessed sound; fades out by itself after about 60 ms."""
         size = _opus.opus_decode_float(self._state, None, 0, self._pcm_at, samples, 0)
-        return self._pcm[: _checked(size) * self._channels]
+        return self._pcm[: _checked(size) * self.channels]
 
 
 def join(frames: Sequence[bytes]) -> bytes:

@@ -163,7 +163,7 @@ class Peer:
         self._offered_at = now
         self._take_offer(offer)
 
-    def answer(self, addresses: tuple[str, ...], port: int, tcp_port: int) -> str:
+    def answer(self, addresses: tuple[str, ...], port: int, tcp_port: int, *, music: bool = False) -> str:
         """The answer to the offer taken last; call it once for each. ``tcp_port`` 0: no TCP candidates."""
         self._version += 1
         credentials = self._pending or self._current
@@ -177,6 +177,7 @@ class Peer:
             port=port,
             tcp_port=tcp_port,
             data=self._data is not None or not self.is_connected,  # who connected without them has no room for them
+            music=music,
         )
         text = sdp.answer(self._offer, ours, self._session, self._version)
         self._offer = replace(self._offer, sections=())  # up to 64 KiB that nobody needs again

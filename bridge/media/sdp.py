@@ -287,6 +287,7 @@ class Ours:
     port: int
     tcp_port: int = 0  # 0: no TCP candidates
     data: bool = False  # whether data channels are accepted
+    music: bool = False  # we send stereo, and take it (RFC 7587 §6.1)
 
 
 def answer(offer: Offer, ours: Ours, session: int, version: int) -> str:
@@ -347,6 +348,10 @@ def _head(ours: Ours, section: Section, formats: str) -> list[str]:
     return lines + ([f"a=mid:{section.mid}"] if section.mid and _MID.match(section.mid) else [])
 
 
+_MUSIC = "stereo=1;sprop-stereo=1;maxaveragebitrate=128000"
+"""Browsers send one channel at 32 kbit/s unless they are asked for more. Music is never taken for silence: no DTX."""
+
+
 def _opus_section(offer: Offer, ours: Ours, section: Section, direction: str) -> list[str]:
     opus, red = offer.payload_type, offer.red
     # First what they shall send: copies, as all the listeners hear what a speaker's link loses (RFC 8829 §5.3.1).
@@ -362,7 +367,7 @@ def _opus_section(offer: Offer, ours: Ours, section: Section, direction: str) ->
         *extensions,
         f"a={direction}",
         f"a=rtpmap:{opus} opus/48000/2",
-        f"a=fmtp:{opus} minptime=10;useinbandfec=1;usedtx=1",
+        f"a=fmtp:{opus} minptime=10;useinbandfec=1;{_MUSIC if ours.music else 'usedtx=1'}",
         *([f"a=rtpmap:{red} red/48000/2", f"a=fmtp:{red} {opus}/{opus}"] if red else []),
         *(f"a=rtpmap:{each}" for each in section.attributes.get("rtpmap", []) if each.split(" ")[0] in map(str, keys)),
     ]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bridge.media.control import VoiceStats
+from bridge.media.control import Sound, VoiceStats
 from bridge.media.fanout import Stage as FanOut
 from bridge.media.mixer import QUIET, Mixer, Output
 from bridge.media.trunk import FarVoice, Spoken, Trunk
@@ -41,12 +41,16 @@ class _Far:
 class Stage:
     """The peers of one stage at this worker, their fan-out, and at the home their mixer. Owned by the worker."""
 
-    def __init__(self, name: str, worker: int, home: int, bitrate: int, fan_out: FanOut, trunk: Trunk) -> None:
+    def __init__(
+        self, name: str, worker: int, home: int, bitrate: int, fan_out: FanOut, trunk: Trunk, sound: Sound = "voice"
+    ) -> None:
         """``worker``: the number of ours; ``home``: of the one that mixes."""
         self.name, self.home, self.fan_out = name, home, fan_out
         self.peers: dict[str, Peer] = {}
         self.others: tuple[int, ...] = ()  # whom home sends its frames
-        self.mixer = Mixer(bitrate)
+        self.sound: Sound = sound
+        self._ears: frozenset[frozenset[str]] = frozenset()
+        self.mixer = Mixer(bitrate, sound)
         self._worker, self._bitrate, self._trunk = worker, bitrate, trunk
         self._sounding: dict[Peer, None] = {}  # whose gate is open, or was and the fade is still to come
         self._leaving: list[Voice] = []  # whose last 10 ms fade out in the next tick
@@ -71,7 +75,8 @@ class Stage:
         if home == self.home:
             return False
         self.home = home
-        self.mixer = Mixer(self._bitrate)
+        self.mixer = Mixer(self._bitrate, self.sound)
+        self.mixer.ears = self._ears
         self._far.clear()
         self._leaving.clear()
         for peer in self.peers.values():
@@ -79,6 +84,12 @@ class Stage:
                 peer.voice.leave()
             peer.speak_through(self.voice_for(peer.owner, peer.csrc), now)
         return True
+
+    def tune(self, sound: Sound, ears: frozenset[frozenset[str]]) -> None:
+        """Heard from the next tick on. What is kept at the others is for the day when one of them becomes home."""
+        self.sound = self.mixer.sound = sound
+        if ears != self._ears:
+            self._ears = self.mixer.ears = ears
 
     # -- peers -----------------------------------------------------------------------------------
 

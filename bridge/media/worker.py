@@ -37,14 +37,17 @@ from bridge.media.control import (
     Hush,
     Join,
     Leave,
+    LeaveOut,
     LevelsNow,
     Message,
     Pressed,
     Reply,
+    Sound,
     Start,
     Started,
     Stats,
     Stream,
+    Tune,
     WorkerCounters,
     WorkerSettings,
     encode,
@@ -151,9 +154,16 @@ class Worker:
             match request:
                 case Join():
                     peer = self._join(request)
-                    return Reply(request.id, sdp=peer.answer(self.addresses, self.port, self.tcp_port), csrc=peer.csrc)
+                    answer = peer.answer(self.addresses, self.port, self.tcp_port, music=request.sound == "music")
+                    return Reply(request.id, sdp=answer, csrc=peer.csrc)
                 case Gate():
                     self._gate(request)
+                case LeaveOut():
+                    peer = self._peer(request.peer)
+                    self._stages[peer.stage].fan_out.leave_out(peer.sender, frozenset(request.owners))
+                case Tune():
+                    if request.stage in self._stages:
+                        self._stages[request.stage].tune(request.sound, frozenset(map(frozenset, request.ears)))
                 case Hush():
                     self.trunk.drain()  # what its worker sent before it told of the shut gate comes first
                     if request.stage in self._stages:
@@ -193,19 +203,20 @@ class Worker:
             return known
         if known is not None:
             self._remove(known)
-        stage = self._stages.get(request.stage) or self._open(request.stage, request.home)
+        stage = self._stages.get(request.stage) or self._open(request.stage, request.home, request.sound)
         csrc = request.csrc
         peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now, next(self._seats))
-        peer.path = known.path if known is not None else ""
+        if known is not None:
+            peer.path, peer.sender.left_out = known.path, known.sender.left_out
         self._peers[request.peer] = peer
         stage.add(peer)
         self._rota[peer.seat % _CARE_TICKS][peer] = None
         peer.gate(hear=request.hear, speak=request.speak, now=now)
         return peer
 
-    def _open(self, name: str, home: int) -> Stage:
+    def _open(self, name: str, home: int, sound: Sound = "voice") -> Stage:
         settings = self.settings
-        stage = Stage(name, settings.number, home, settings.bitrate, self._engine.stage(), self.trunk)
+        stage = Stage(name, settings.number, home, settings.bitrate, self._engine.stage(), self.trunk, sound)
         self._stages[name] = stage
         return stage
 
@@ -228,10 +239,13 @@ class Worker:
             del self._stages[stage.name]
 
     def _gate(self, request: Gate) -> None:
-        peer = self._peers.get(request.peer)
+        self._peer(request.peer).gate(hear=request.hear, speak=request.speak, now=self._loop.time())
+
+    def _peer(self, name: str) -> Peer:
+        peer = self._peers.get(name)
         if peer is None:
-            raise NotFound(f"peer {request.peer} is not connected to the relay")
-        peer.gate(hear=request.hear, speak=request.speak, now=self._loop.time())
+            raise NotFound(f"peer {name} is not connected to the relay")
+        return peer
 
     def _remove(self, peer: Peer) -> None:
         peer.voice.shut(self._loop.time())

@@ -12,7 +12,7 @@ import binascii
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -29,15 +29,19 @@ from bridge.media.control import (
     Hush,
     Join,
     Leave,
+    LeaveOut,
     LevelsNow,
     Message,
     Pressed,
+    Sound,
     Stats,
     Stream,
+    Tune,
     WorkerSettings,
     merged,
     stats_from,
 )
+from bridge.media.left_out import LeftOut
 from bridge.media.link import ANSWER_S, Link
 from bridge.media.placement import Placement, Route, Seat
 
@@ -100,6 +104,8 @@ class Workers:
         self._told: dict[str, Route] = {}  # the routes as the workers know them
         self._running = asyncio.Event()  # at least one worker does
         self._taps: dict[StageId, Take] = {}
+        self._sounds: dict[str, Sound] = {}  # of stages that are not for voices
+        self._left_out = LeftOut()
         self._started = self._closing = False
         self.addresses: tuple[str, ...] = ()
 
@@ -179,6 +185,8 @@ class Workers:
     def _let_go(self, slot: _Slot) -> None:
         """The worker died. First who mixes for the others now, which makes their silence short; then its own peers."""
         lost, touched = self._placement.died(slot.number)
+        for peer in lost:
+            self._left_out.gone(peer)
         for stage in touched:
             self._tell_route(stage)
         for peer in lost:
@@ -243,11 +251,24 @@ class Workers:
         if before.home != now.home and StageId(stage) in self._taps:
             self._post(before.home, Stream(0, stage, False))
             self._post(now.home, Stream(0, stage, True))
+        if now.home is not None:
+            self._tell_sound(stage)
+
+    def _tune(self, number: int, stage: str) -> Tune:
+        ears = tuple(sorted(tuple(sorted(each)) for each in self._left_out.ears(stage)))
+        return Tune(number, stage, self._sounds.get(stage, "voice"), ears)
+
+    def _tell_sound(self, stage: str) -> None:
+        for worker in self._placement.route(stage).all:
+            self._post(worker, self._tune(0, stage))
 
     def _forget(self, peer: str) -> Seat | None:
         seat = self._placement.leave(peer)
         if seat is not None:
+            changed = self._left_out.gone(peer)
             self._tell_route(seat.stage)
+            if changed is not None:
+                self._tell_sound(changed)
         return seat
 
     async def _ready(self) -> None:
@@ -279,12 +300,14 @@ class Workers:
         seat = self._placement.join(stage, peer, speak=speak)
         if seat is None:
             raise Unavailable("the media worker is starting again")
+        self._left_out.joined(stage, peer, owner)
         self._tell_route(stage)
+        self._may_speak(peer, seat, speak)
         home = self._placement.route(stage).home
-        where = seat
+        where, sound = seat, self._sounds.get(stage, "voice")
         try:
             reply = await self._link_of(where).request(
-                lambda number: Join(number, stage, peer, owner, offer, hear, speak, where.csrc, home or 0)
+                lambda number: Join(number, stage, peer, owner, offer, hear, speak, where.csrc, home or 0, sound)
             )
         except BaseException:
             if is_new and self._placement.seat(peer) is seat:
@@ -297,6 +320,7 @@ class Workers:
         seat = self._placement.seat(peer)
         if seat is None:
             raise NotFound(f"peer {peer} is not connected to the relay")
+        self._may_speak(peer, seat, speak)
         await self._link_of(seat).request(lambda number: Gate(number, peer, hear, speak))
         await self._confirm(peer, seat, speak)
 
@@ -310,6 +334,28 @@ class Workers:
         if not speak and home is not None and home != seat.worker and (link := self._slots[home].link) is not None:
             await self._quietly(link, lambda number: Hush(number, seat.stage, seat.csrc))
 
+    def _may_speak(self, peer: str, seat: Seat, speak: bool) -> None:
+        """Before it is heard: who leaves somebody out must not hear oneself either."""
+        if speak and self._left_out.may_speak(peer):
+            self._tell_sound(seat.stage)
+
+    async def leave_out(self, peer: PeerId, owners: Collection[str]) -> None:
+        seat = self._placement.seat(peer)
+        if seat is None:
+            raise NotFound(f"peer {peer} is not connected to the relay")
+        self._left_out.leave_out(peer, owners)
+        self._tell_sound(seat.stage)
+        await self._link_of(seat).request(lambda number: LeaveOut(number, peer, tuple(sorted(owners))))
+
+    async def tune(self, stage: StageId, sound: Sound) -> None:
+        if sound == "voice":
+            self._sounds.pop(stage, None)
+        else:
+            self._sounds[stage] = sound
+        links = [self._slots[each].link for each in self._placement.route(stage).all]
+        told = [self._quietly(link, lambda number: self._tune(number, stage)) for link in links if link is not None]
+        await asyncio.gather(*told)
+
     async def leave(self, peer: PeerId) -> None:
         seat = self._forget(peer)
         if seat is not None and (link := self._slots[seat.worker].link) is not None:
@@ -317,8 +363,10 @@ class Workers:
 
     async def close_stage(self, stage: StageId) -> None:
         links = [self._slots[each].link for each in self._placement.route(stage).all]
+        self._sounds.pop(stage, None)
         for peer in self._placement.peers_of(stage):
             self._placement.leave(peer)
+            self._left_out.gone(peer)
         closing = [self._quietly(link, lambda number: CloseStage(number, stage)) for link in links if link is not None]
         self._tell_route(stage)
         await asyncio.gather(*closing)

@@ -50,6 +50,8 @@ QUEUE_SHOWN = 100
 RoleName = Literal["moderator", "speaker", "listener"]
 Status = Literal["scheduled", "live", "ended"]
 HandsPolicy = Literal["everyone", "members", "off"]
+Sound = Literal["voice", "music", "low"]
+SOUNDS: tuple[Sound, ...] = ("voice", "music", "low")
 Via = Literal["reaction", "command", "web", "event", "call"]
 
 
@@ -77,6 +79,8 @@ class StageContent:
     speaker_limit: int = 20
     guests: bool = False
     bot: UserId | None = None
+    sound: Sound = "voice"
+    """In the event: ``music: true`` (stereo, 128 kbit/s, not evened), ``low: true`` (24 kbit/s), or neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,15 @@ def parse_stage_content(content: Mapping[str, Any]) -> StageContent | None:
         speaker_limit=limit,
         guests=_flag(content, "guests"),
         bot=None if bot is None else _user(bot, "bot"),
+        sound=_sound(content),
     )
+
+
+def _sound(content: Mapping[str, Any]) -> Sound:
+    music, low = _flag(content, "music"), _flag(content, "low")
+    if music and low:
+        raise BadInput("low", low, "a stage is for music or low, not both")
+    return "music" if music else "low" if low else "voice"
 
 
 def stage_content(stage: StageContent) -> dict[str, Any]:
@@ -135,6 +147,8 @@ def stage_content(stage: StageContent) -> dict[str, Any]:
         "speaker_limit": stage.speaker_limit,
         "guests": stage.guests,
     }
+    if stage.sound != "voice":
+        content[stage.sound] = True
     optional = {"host": stage.host, "bot": stage.bot, "started_ts": stage.started_ts, "ended_ts": stage.ended_ts}
     return content | {name: value for name, value in optional.items() if value is not None}
 

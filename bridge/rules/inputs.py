@@ -14,6 +14,7 @@ ActName = Literal[
     "start",
     "end",
     "topic",
+    "sound",
     "bring_up",
     "invite",
     "to_audience",

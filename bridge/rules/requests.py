@@ -246,6 +246,19 @@ def _topic(state: StageState, ask: Asked, now: int) -> Step:
     return write(state, ask, now, c.STAGE, "", c.stage_content(stage))
 
 
+def _sound(state: StageState, ask: Asked, now: int) -> Step:
+    """The relay follows when the event was read back."""
+    sound = next((each for each in c.SOUNDS if each == ask.text), None)
+    if sound is None:
+        return state, [Answer(ask.ref, ok=False, text="which-sound")]
+    done = Answer(ask.ref, ok=True, text="done-sound", args={"sound": sound})
+    if sound == _stage(state).sound:
+        return state, [done]
+    stage = replace(_stage(state), sound=sound)
+    state, effects = write(state, ask, now, c.STAGE, "", c.stage_content(stage))
+    return state, [*effects, Record(stage.stage_id, f"sound-{sound}", ask.actor, ask.via), done]
+
+
 def _status(state: StageState, ask: Asked, now: int) -> Step:
     stage = state.room.stage
     if stage is None or not state.live:
@@ -288,6 +301,7 @@ _DO: Mapping[ActName, Callable[[StageState, Asked, int], Step]] = {
     "start": _start,
     "end": _end,
     "topic": _topic,
+    "sound": _sound,
     "bring_up": _bring_up,
     "invite": _invite,
     "to_audience": _to_audience,

@@ -18,7 +18,7 @@ help =
     `{ $prefix }link player` – an address for VLC, OBS, GStreamer and other players
     `{ $prefix }link revoke` – make your earlier links void
     For moderators
-    `{ $prefix }stage start [topic]` · `end` · `status` · `topic <text>`
+    `{ $prefix }stage start [topic]` · `end` · `status` · `topic <text>` · `sound voice|music|low`
     `{ $prefix }stage speaker|listener|moderator|mute|unmute|invite|kick @user:server`
     `{ $prefix }hands` – who wants to speak
 
@@ -44,6 +44,8 @@ hands-closed = Hands are closed at the moment.
 on-stage-already = You are on the stage already.
 no-invitation = There is no invitation for you to answer.
 guests-closed = This stage is for members of the room. Join the room and ask the bot for a link with `{ $prefix }link`.
+which-sound = How should it sound? `{ $prefix }stage sound voice`, `music` (stereo, 128 kbit/s, as it comes) or `low` (24 kbit/s).
+left-out-full = So many people leave out different people here that no further mix can be made for you. Leave out one person only, or try later.
 unknown-command = I do not know that command. `{ $prefix }help` lists them.
 too-old = This came { $seconds } seconds late, so I did nothing. Please send it again if you still want it.
 
@@ -51,6 +53,11 @@ too-old = This came { $seconds } seconds late, so I did nothing. Please send it 
 done-start = The stage is starting. Members get their link with `{ $prefix }link`.
 done-end = The stage is ended.
 done-topic = The topic is changed.
+done-sound = { $sound ->
+    [music] The sound is for music: stereo, 128 kbit/s, as it comes. Speakers should wear headphones.
+    [low] The sound saves data: 24 kbit/s.
+   *[voice] The sound is for voices: one channel, everybody equally loud.
+  }
 done-bring-up = { $name } comes up to the stage, microphone off.
 done-invite = { $name } is invited to the stage.
 done-to-audience = { $name } is in the audience.

@@ -7,7 +7,7 @@ one; a page that misses one sends ``resync``. Requests carry an ``id`` chosen by
 answered by ``done`` or ``refused`` with that id: *done* means accepted, the change itself shows in
 a patch when it is true.
 
-    page → us   hello · offer · hand · invite_reply · mic · act · resync · ping
+    page → us   hello · offer · hand · invite_reply · mic · leave_out · act · resync · ping
     us → page   snapshot · patch · answer · done · refused · levels · notice · bye · pong
 """
 
@@ -153,6 +153,16 @@ class MicState:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveOut:
+    """This page does not hear somebody any more (``out``), or does again; nobody else notices. Kept for the session."""
+
+    id: int
+    user: str
+    out: bool
+    t: Literal["leave_out"] = "leave_out"
+
+
+@dataclass(frozen=True, slots=True)
 class DoAct:
     id: int
     act: Act
@@ -172,7 +182,7 @@ class Ping:
 
 
 ToPage = Snapshot | Patch | MediaAnswer | Done | RefusedAnswer | Levels | Notice | Bye | Pong
-FromPage = Hello | Offer | RaiseHand | InviteReply | MicState | DoAct | Resync | Ping
+FromPage = Hello | Offer | RaiseHand | InviteReply | MicState | LeaveOut | DoAct | Resync | Ping
 
 
 # -- HTTP: POST /api/v1/sessions ----------------------------------------------------------------

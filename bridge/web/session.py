@@ -23,7 +23,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from bridge.errors import BadInput, BadToken, EyvanError, Refused, Unavailable
+from bridge.errors import BadInput, BadToken, EyvanError, Full, Refused, Unavailable
 from bridge.identity.links import LinkSigner, Session, SessionClaims
 from bridge.ids import UserId, parse_user
 from bridge.live.card import plain_of
@@ -56,6 +56,7 @@ _ACTS: dict[Act, ActName] = {
     "make_moderator": "make_moderator",
     "end": "end",
     "topic": "topic",
+    "sound": "sound",
 }
 _BYES = {
     "ended": "stage-ended", "removed": "not-in-room", "left_room": "not-in-room", "expired": "session-over",
@@ -294,6 +295,9 @@ class PageSession:
                 case m.MicState(on=on):
                     stage.microphone(session.claims.session_id, page, on)
                     page.send(m.Done(number))
+                case m.LeaveOut(user=user, out=out):
+                    await self._leave_out(session, page, parse_user(user), out, stage)
+                    page.send(m.Done(number))
                 case m.Hello():
                     raise BadInput("t", "hello", "hello is sent once")
                 case _:
@@ -318,6 +322,13 @@ class PageSession:
         self._confirmations.require(
             claims.session_id, claims.user, topic or stage.state.room.name or stage.room, page.notice
         )
+
+    @staticmethod
+    async def _leave_out(session: Session, page: PageSocket, user: UserId, out: bool, stage: LiveStage) -> None:
+        try:
+            await stage.leave_out(session.claims.session_id, page, user, out)
+        except Full:
+            raise Refused("left-out-full") from None
 
     async def _ask(self, message: m.FromPage, page: PageSocket, user: UserId | None, stage: LiveStage) -> None:
         if user is None:

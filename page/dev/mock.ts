@@ -24,7 +24,7 @@ const NAMES: Record<string, [string, string]> = {
   shirin: ["شیرین", "Shirin"],
 };
 const MINUTE = 60_000;
-const ALL_ACTS: Act[] = ["invite", "bring_up", "not_now", "to_audience", "mute", "unmute", "kick", "make_moderator", "end", "topic"];
+const ALL_ACTS: Act[] = ["invite", "bring_up", "not_now", "to_audience", "mute", "unmute", "kick", "make_moderator", "end", "topic", "sound"];
 
 const pick = (fa: string, en: string): string => (lang.peek() === "fa" ? fa : en);
 const id = (user: string): string => `@${user}:bagh.example`;
@@ -101,6 +101,7 @@ const LISTENER: Me = {
   invited: null,
   can: [],
   may_raise: true,
+  left_out: [],
 };
 const SPEAKER: Me = { ...LISTENER, role: "speaker", place: "stage", can_speak: true, may_raise: false };
 const MODERATOR: Me = { ...SPEAKER, user: id("arash"), role: "moderator", can: ALL_ACTS };
@@ -120,6 +121,7 @@ function base(): State {
       started_ts: now - 48 * MINUTE,
       ended_ts: null,
       hands: "everyone",
+      sound: "voice",
       server_ts: now,
     },
     me: LISTENER,
@@ -230,6 +232,10 @@ export function mockControls(query: URLSearchParams): Controls {
     toggleMicrophone: () => stage.setMic({ wanted: !stage.state.peek().mic.wanted, taken: true }),
     changeMicrophone: () => Promise.resolve(),
     act: () => Promise.resolve(true),
+    leaveOut: (user, out) => {
+      const { me } = stage.state.peek();
+      if (me !== null) stage.set({ me: { ...me, left_out: out ? [...me.left_out, user] : me.left_out.filter((each) => each !== user) } });
+    },
     leave: () => stage.set({ closed: { why: "left", text: "" } }),
     comeBack: () => location.reload(),
   };

@@ -139,7 +139,8 @@ export class PageAudio {
     const anew = fresh || this.pc === null || this.pc.signalingState !== "stable" || this.pc.connectionState === "closed";
     try {
       const pc = anew || this.pc === null ? this.create() : this.pc;
-      await pc.setLocalDescription(await pc.createOffer({ iceRestart: !anew }));
+      const { type, sdp: text = "" } = await pc.createOffer({ iceRestart: !anew });
+      await pc.setLocalDescription({ type, sdp: withStereo(text) });
       await gathered(pc);
       if (turn !== this.turn) return;
       const sdp = await this.deps.offer(pc.localDescription?.sdp ?? "");
@@ -194,6 +195,14 @@ export class PageAudio {
     this.state = state;
     this.deps.media(state);
   }
+}
+
+/** Chromium decodes one channel only unless our own description says that we take two (RFC 7587 §6.1: `stereo`). */
+export function withStereo(sdp: string): string {
+  const number = /^a=rtpmap:(\d+) opus\/48000\/2\r?$/im.exec(sdp)?.[1];
+  if (number === undefined) return sdp;
+  const said = new RegExp(`^(a=fmtp:${number} [^\\r\\n]*)`, "m");
+  return sdp.replace(said, (line) => (/[ ;]stereo=/.test(line) ? line : `${line};stereo=1`));
 }
 
 /** All host candidates are in the local description: we do not trickle (RFC 8838), the offer is whole. */

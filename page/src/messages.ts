@@ -4,7 +4,7 @@ export type Place = "stage" | "audience";
 export type Role = "host" | "moderator" | "speaker" | "listener";
 export type Mic = "on" | "off" | "muted";
 export type Status = "none" | "scheduled" | "live" | "ended";
-export type Act = "invite" | "bring_up" | "not_now" | "to_audience" | "mute" | "unmute" | "kick" | "make_moderator" | "end" | "topic";
+export type Act = "invite" | "bring_up" | "not_now" | "to_audience" | "mute" | "unmute" | "kick" | "make_moderator" | "end" | "topic" | "sound";
 export type ByeReason = "ended" | "removed" | "left_room" | "expired" | "elsewhere" | "restart" | "slow";
 export type NoticeKey = "muted" | "unmuted" | "to_stage" | "to_audience" | "hand_not_now" | "invited" | "invite_declined" | "not_written" | "cut_not_written" | "confirm" | "confirmed" | "confirm_failed";
 
@@ -18,6 +18,7 @@ export interface StageInfo {
   started_ts: number | null;
   ended_ts: number | null;
   hands: "everyone" | "members" | "off";
+  sound: "voice" | "music" | "low";
   server_ts: number;
 }
 
@@ -70,8 +71,9 @@ export interface Me {
   can_hear: boolean;
   hand: MyHand | null;
   invited: Invitation | null;
-  can: ("invite" | "bring_up" | "not_now" | "to_audience" | "mute" | "unmute" | "kick" | "make_moderator" | "end" | "topic")[];
+  can: ("invite" | "bring_up" | "not_now" | "to_audience" | "mute" | "unmute" | "kick" | "make_moderator" | "end" | "topic" | "sound")[];
   may_raise: boolean;
+  left_out: string[];
 }
 
 export interface Snapshot {
@@ -164,9 +166,16 @@ export interface MicState {
   t: "mic";
 }
 
+export interface LeaveOut {
+  id: number;
+  user: string;
+  out: boolean;
+  t: "leave_out";
+}
+
 export interface DoAct {
   id: number;
-  act: "invite" | "bring_up" | "not_now" | "to_audience" | "mute" | "unmute" | "kick" | "make_moderator" | "end" | "topic";
+  act: "invite" | "bring_up" | "not_now" | "to_audience" | "mute" | "unmute" | "kick" | "make_moderator" | "end" | "topic" | "sound";
   user?: string | null;
   text?: string;
   t: "act";
@@ -205,4 +214,4 @@ export interface ErrorBody {
 
 export type ToPage = Snapshot | Patch | MediaAnswer | Done | RefusedAnswer | Levels | Notice | Bye | Pong;
 
-export type FromPage = Hello | Offer | RaiseHand | InviteReply | MicState | DoAct | Resync | Ping;
+export type FromPage = Hello | Offer | RaiseHand | InviteReply | MicState | LeaveOut | DoAct | Resync | Ping;

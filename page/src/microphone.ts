@@ -33,6 +33,7 @@ export class Microphone {
   private timer: ReturnType<typeof setInterval> | undefined;
   private loudAt = 0;
   private isSilent = false;
+  private music = false;
 
   constructor(private readonly deps: MicrophoneDeps) {}
 
@@ -44,7 +45,7 @@ export class Microphone {
       return this.track;
     }
     if (navigator.mediaDevices === undefined) throw new MicrophoneRefused("insecure");
-    const track = await capture(deviceId);
+    const track = await capture(deviceId, this.music);
     this.track = track;
     track.onended = () => {
       if (track !== this.track) return;
@@ -53,6 +54,13 @@ export class Microphone {
     };
     this.listen(track);
     return track;
+  }
+
+  /** For music: two channels and nothing filtered. True where an open track must be opened anew for it. */
+  tune(music: boolean): boolean {
+    const changed = music !== this.music;
+    this.music = music;
+    return changed && this.track !== null;
   }
 
   /** Off: nothing leaves this device. The track stays, so that turning on again is instant. */
@@ -111,8 +119,9 @@ export class Microphone {
   }
 }
 
-async function capture(deviceId: string): Promise<MediaStreamTrack> {
-  const clean = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+async function capture(deviceId: string, music: boolean): Promise<MediaStreamTrack> {
+  const filtered = { echoCancellation: !music, noiseSuppression: !music, autoGainControl: !music };
+  const clean = music ? { ...filtered, channelCount: { ideal: 2 } } : filtered;
   const audio = deviceId === "" ? clean : { ...clean, deviceId: { ideal: deviceId } };
   try {
     const track = (await navigator.mediaDevices.getUserMedia({ audio })).getAudioTracks()[0];

@@ -32,6 +32,8 @@ export class Page {
   private readonly sounds = new Sounds();
   private readonly stops: (() => void)[] = [];
   private wishTimer: ReturnType<typeof setTimeout> | undefined;
+  private readonly leftOut = new Set<string>(); // whom this page does not want to hear, over breaks too
+  private forMusic = false; // what the answer to our last offer was for
   private joined = false; // on this socket the sound was offered
   private toldOn = false; // on this socket the server was last told that the microphone is on
 
@@ -126,6 +128,10 @@ export class Page {
     return this.ask({ t: "act", act, user, text });
   }
 
+  leaveOut(user: string, out: boolean): void {
+    void this.wishLeftOut(user, out);
+  }
+
   leave(): void {
     const { mic } = this.stage.state.peek();
     if (mic.wanted) void this.connection.request({ t: "mic", on: false }).catch(() => undefined); // sent before the close
@@ -165,7 +171,9 @@ export class Page {
     const { state } = this.stage;
     switch (frame.t) {
       case "snapshot":
+        if (state.peek().me === null) for (const user of frame.me.left_out) this.leftOut.add(user); // after a reload
         state.value = withSnapshot(state.peek(), frame, Date.now());
+        for (const user of this.leftOut) if (!frame.me.left_out.includes(user)) void this.wishLeftOut(user, true, true);
         return this.settled();
       case "patch": {
         const next = withPatch(state.peek(), frame);
@@ -190,9 +198,13 @@ export class Page {
     const { me, mic, speakers, closed } = state;
     this.lights.setPeople(speakers);
     if (closed !== null) return this.finish(closed.why, closed.text);
-    if (!this.joined && this.hears()) {
+    const music = state.stage?.sound === "music";
+    const tuned = music === this.forMusic || !mayHoldMic(state); // only who speaks needs another answer: to send stereo
+    if (this.hears() && (!this.joined || !tuned)) {
       this.joined = true;
+      this.forMusic = music;
       this.audio.join();
+      if (this.microphone.tune(music) && mic.wanted) void this.changeMicrophone();
     }
     if (this.toldOn && !mic.wanted) void this.announce(false); // a cut took it: else others see it open once it is allowed again
     if (!mayHoldMic(state)) {
@@ -264,6 +276,20 @@ export class Page {
       if (!quiet || error instanceof Refusal) this.desk.toast({ text, tone: "bad" });
       return false;
     }
+  }
+
+  /** `again`: after a break, where the server has forgotten it. */
+  private async wishLeftOut(user: string, out: boolean, again = false): Promise<void> {
+    const { speakers, audience } = this.stage.state.peek();
+    const name = [...speakers, ...audience.faces].find((each) => each.user === user)?.name ?? user;
+    if (out) this.leftOut.add(user);
+    else this.leftOut.delete(user);
+    if (!(await this.ask({ t: "leave_out", user, out }, again))) {
+      if (this.stage.state.peek().socket === "open") this.leftOut.delete(user); // refused, not merely lost
+      return;
+    }
+    if (!out || again) return;
+    this.desk.toast({ text: t("toast-left-out", { name }), tone: "plain", undo: { label: t("undo"), run: () => this.leaveOut(user, false) } });
   }
 
   private async wishHand(wish: "up" | "down", note: string): Promise<void> {

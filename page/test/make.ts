@@ -13,6 +13,7 @@ export const ME: Me = {
   invited: null,
   can: [],
   may_raise: true,
+  left_out: [],
 };
 
 export const ON_STAGE: Me = { ...ME, role: "speaker", place: "stage", can_speak: true, may_raise: false };
@@ -37,6 +38,7 @@ export function snapshot(change: Partial<Snapshot> = {}): Snapshot {
       started_ts: 1_000_000,
       ended_ts: null,
       hands: "everyone",
+      sound: "voice",
       server_ts: 2_000_000,
     },
     me: ME,

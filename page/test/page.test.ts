@@ -1,5 +1,6 @@
 /** The whole page without views, against a server of our own: sound, microphone, cuts, breaks. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { withStereo } from "../src/audio";
 import { linkSignIn, placeOf } from "../src/link";
 import { Page } from "../src/page";
 import type { Snapshot } from "../src/messages";
@@ -305,6 +306,76 @@ describe("hand", () => {
     await answer("hand");
     await flow(16_000);
     expect(page.stage.hand.value).toBe("down");
+  });
+});
+
+describe("somebody who is not for me", () => {
+  const without = (...left_out: string[]): Snapshot => snapshot({ me: { ...ME, left_out } });
+  it("stays so over a break, and is asked for again only where the server has forgotten it", async () => {
+    await connect(LISTENING);
+    page.leaveOut("@host:a", true);
+    expect(sent("leave_out")).toMatchObject([{ user: "@host:a", out: true }]);
+    await answer("leave_out");
+    expect(page.desk.current.value?.text).toMatch(/do not hear .*Host/);
+    for (const [frame, asked] of [[without("@host:a"), 0], [LISTENING, 1]] as const) {
+      FakeSocket.last.close();
+      await pass(6_000);
+      await connect(frame);
+      expect(sent("leave_out")).toHaveLength(asked);
+    }
+  });
+  it("is known after a reload, and heard again at a press", async () => {
+    await connect(without("@host:a"));
+    FakeSocket.last.close();
+    await pass(6_000);
+    await connect(LISTENING);
+    expect(sent("leave_out")).toHaveLength(1);
+    page.leaveOut("@host:a", false);
+    await answer("leave_out");
+    FakeSocket.last.close();
+    await pass(6_000);
+    await connect(LISTENING);
+    expect(sent("leave_out")).toHaveLength(0);
+  });
+  it("is heard on where the server has no mix for it, which it says", async () => {
+    await connect(LISTENING);
+    page.leaveOut("@host:a", true);
+    await answer("leave_out", { t: "refused", errcode: "M_FORBIDDEN", error: "no mix" });
+    expect(page.desk.current.value).toMatchObject({ text: "no mix", tone: "bad" });
+    FakeSocket.last.close();
+    await pass(6_000);
+    await connect(LISTENING);
+    expect(sent("leave_out")).toHaveLength(0);
+  });
+});
+
+describe("a stage for music", () => {
+  const sounds = (sound: "voice" | "music"): Snapshot["stage"] => ({ ...LISTENING.stage, sound });
+  it("is offered to anew by those on the stage alone, on the same connection, with an unfiltered microphone", async () => {
+    await connect(SPEAKING);
+    await microphoneOn();
+    const capture = vi.spyOn(navigator.mediaDevices, "getUserMedia");
+    await patch({ stage: sounds("music") });
+    await answer("offer", { t: "answer", sdp: "answer" });
+    expect([sent("offer").length, FakePeer.all.length]).toEqual([2, 1]);
+    expect(capture.mock.calls).toMatchObject([[{ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: { ideal: 2 } } }]]);
+    expect(tracks[0]?.readyState).toBe("ended");
+    expect(page.stage.mic.value).toBe("on");
+    await patch({ stage: { ...sounds("music"), topic: "another" } });
+    expect(sent("offer")).toHaveLength(2);
+  });
+  it("is offered to by a listener when coming up", async () => {
+    await connect(LISTENING);
+    await patch({ stage: sounds("music") });
+    expect(sent("offer")).toHaveLength(1);
+    await patch({ me: ON_STAGE, speakers: SPEAKERS });
+    expect(sent("offer")).toHaveLength(2);
+  });
+  it("is heard in both channels: our description says that we take two", () => {
+    const offer = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\na=x\r\n";
+    expect(withStereo(offer)).toBe(offer.replace("fec=1", "fec=1;stereo=1"));
+    expect(withStereo(withStereo(offer))).toBe(withStereo(offer));
+    expect(withStereo("m=audio 9 RTP/AVP 0\r\n")).toBe("m=audio 9 RTP/AVP 0\r\n");
   });
 });
 

@@ -221,6 +221,18 @@ describe("sheets", () => {
     type("people-search", "nobody");
     expect(one("people-sheet").textContent).toContain("Nobody by this name");
   });
+  it("let everybody leave somebody out, for this page alone, and take it back", () => {
+    show("listener");
+    press("speaker");
+    const { user } = one("leave-out").dataset;
+    expect(all("mute")).toHaveLength(0);
+    press("leave-out");
+    expect(all("speaker").filter((each) => each.dataset.leftOut === "true").map((each) => each.dataset.user)).toEqual([user]);
+    expect(all("speaker")[0]!.textContent).toContain("you do not hear them");
+    press("speaker");
+    press("hear-again");
+    expect(all("speaker").every((each) => each.dataset.leftOut === "false")).toBe(true);
+  });
   it("change the language of everything", () => {
     show("listener");
     press("settings");
@@ -241,6 +253,16 @@ describe("a moderator", () => {
     press("bring-up", 1);
     press("not-now", 0);
     expect(acted.mock.calls).toEqual([["bring_up", "@omid:bagh.example"], ["not_now", "@niloofar:bagh.example"]]);
+  });
+  it("chooses how the stage sounds; it shows once the room has it", () => {
+    const acted = acting();
+    show("desk", { act: acted });
+    press("more");
+    const chosen = (): string[] => all("stage-sound-choice").filter((each) => each.getAttribute("aria-checked") === "true").map((each) => each.dataset.value ?? "");
+    expect(chosen()).toEqual(["voice"]);
+    void act(() => all("stage-sound-choice").find((each) => each.dataset.value === "music")!.click());
+    expect(acted.mock.calls).toEqual([["sound", null, "music"]]);
+    expect(chosen()).toEqual(["voice"]);
   });
   it("does at once what can be undone, and offers to undo it", async () => {
     const acted = acting();

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.errors import MatrixRefused, NotFound, Unavailable
+from bridge.errors import Full, MatrixRefused, NotFound, Unavailable
 from bridge.ids import EventId, PeerId, RoomId, SessionId, StageId, UserId, role_key
 from bridge.live.ports import InboxRow, JsonObject, Store
 from bridge.live.rooms import Rooms
@@ -21,7 +21,7 @@ from bridge.live.stage import LiveStage, World
 from bridge.live.view import Me, View
 from bridge.matrix.commands import Translator
 from bridge.rules.authority import Policy
-from bridge.rules.content import MEMBER, POWER_LEVELS, ROLE, STAGE
+from bridge.rules.content import MEMBER, POWER_LEVELS, ROLE, STAGE, Sound
 from bridge.text import Lang
 
 HANG_S = 30.0
@@ -288,6 +288,7 @@ class FakePeer:
     hear: bool
     speak: bool
     csrc: int
+    left_out: frozenset[str] = frozenset()
 
 
 class FakeMedia:
@@ -303,6 +304,8 @@ class FakeMedia:
         """Called after each change."""
         self._csrc = itertools.count(1)
         self.dead = False
+        self.sounds: dict[StageId, Sound] = {}
+        self.most_left_out = 8
 
     def heard(self, user: str) -> bool:
         return any(peer.speak for peer in self.peers.values() if peer.owner == user)
@@ -345,6 +348,22 @@ class FakeMedia:
             raise NotFound(f"peer {peer} is not connected")
         known.hear, known.speak = hear, speak
         self._changed(known)
+
+    async def leave_out(self, peer: PeerId, owners: Collection[str]) -> None:
+        await self._call("leave_out", peer, frozenset(owners))
+        if peer not in self.peers:
+            raise NotFound(f"peer {peer} is not connected")
+        if owners and len(self.left_out | {frozenset(owners)}) > self.most_left_out:
+            raise Full("no mix left", 0)
+        self.peers[peer].left_out = frozenset(owners)
+
+    @property
+    def left_out(self) -> set[frozenset[str]]:
+        return {peer.left_out for peer in self.peers.values() if peer.left_out}
+
+    async def tune(self, stage: StageId, sound: Sound) -> None:
+        await self._call("tune", stage, sound)
+        self.sounds[stage] = sound
 
     async def leave(self, peer: PeerId) -> None:
         await self._call("leave", peer)

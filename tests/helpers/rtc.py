@@ -28,13 +28,14 @@ class Mouth(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._tone = np.zeros(RATE, np.int16)
+        self._tone = np.zeros(2 * RATE, np.int16)  # two channels, interleaved
         self._position = 0
         self._start: float | None = None
 
-    def say(self, hz: float | None, dbfs: float) -> None:
+    def say(self, hz: float | None, dbfs: float, right: float | None = None) -> None:
         """Whole ``hz`` only: one second is repeated."""
-        self._tone = np.zeros(RATE, np.int16) if hz is None else sine(hz, 1, dbfs=dbfs)
+        sides = [np.zeros(RATE, np.int16) if each is None else sine(each, 1, dbfs=dbfs) for each in (hz, right or hz)]
+        self._tone = np.stack(sides, axis=1).ravel()
 
     async def recv(self) -> av.AudioFrame:
         loop = asyncio.get_running_loop()
@@ -42,8 +43,9 @@ class Mouth(MediaStreamTrack):
             self._start = loop.time()
         due = self._start + self._position / RATE
         await asyncio.sleep(max(0.0, due - loop.time()))
-        at = self._position % RATE
-        frame = av.AudioFrame.from_ndarray(self._tone[np.newaxis, at : at + _FRAME], format="s16", layout="mono")
+        at = self._position % RATE * 2
+        pair = self._tone[np.newaxis, at : at + 2 * _FRAME]  # aiortc takes one layout only, from the first frame on
+        frame = av.AudioFrame.from_ndarray(pair, format="s16", layout="stereo")
         frame.sample_rate, frame.pts, frame.time_base = RATE, self._position, fractions.Fraction(1, RATE)
         self._position += _FRAME
         return frame
@@ -53,7 +55,7 @@ class _Ear:
     """Decoded frames on the sender's own time line, so that silence nobody sent is silence here."""
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[int, Samples]] = deque(maxlen=_KEPT)
+        self._frames: deque[tuple[int, Samples]] = deque(maxlen=_KEPT)  # timestamp, (samples, channels)
         self._lead: int | None = None  # our clock minus the sender's, for the fastest frame
         self.fresh = asyncio.Event()
         self.frames = 0
@@ -74,11 +76,11 @@ class _Ear:
             )
             lead = int(loop.time() * RATE) - frame.pts
             self._lead = lead if self._lead is None else min(lead, self._lead)
-            self._frames.append((frame.pts, np.ascontiguousarray(values[:, 0]).astype(np.int16)))
+            self._frames.append((frame.pts, np.ascontiguousarray(values).astype(np.int16)))
             self.frames += 1
             self.fresh.set()
 
-    def recent(self, seconds: float) -> Samples:
+    def recent(self, seconds: float, side: int = 0) -> Samples:
         heard = np.zeros(round(seconds * RATE), np.int16)
         if not self._frames or self._lead is None:
             return heard
@@ -89,7 +91,7 @@ class _Ear:
         for start, samples in self._frames:
             first, stop = max(start, begin), min(start + len(samples), end)
             if first < stop:
-                heard[first - begin : stop - begin] = samples[first - start : stop - start]
+                heard[first - begin : stop - begin] = samples[first - start : stop - start, side]
         return heard
 
 
@@ -127,13 +129,14 @@ class RtcClient:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def say(self, hz: float | None, dbfs: float = -12) -> None:
-        """A tone of whole ``hz`` from now on, or silence."""
-        self._mouth.say(hz, dbfs)
+    def say(self, hz: float | None, dbfs: float = -12, *, right: float | None = None) -> None:
+        """A tone of whole ``hz`` from now on, or silence; with ``right`` another one in the other channel."""
+        self._mouth.say(hz, dbfs, right)
 
-    def recent(self, seconds: float) -> Samples:
-        """What was heard in the last seconds: mono int16 at 48 kHz, silence where nothing came."""
-        return self._ear.recent(seconds)
+    def recent(self, seconds: float, side: int = 0) -> Samples:
+        """What was heard in the last seconds by the left ear (0) or the right one (1): int16 at 48 kHz, silence where
+        nothing came."""
+        return self._ear.recent(seconds, side)
 
     @property
     def frames_heard(self) -> int:

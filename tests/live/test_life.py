@@ -52,7 +52,8 @@ async def test_every_act_is_answered_once(house: House) -> None:
     await house.live()
     await house.on_air(AVA)
     acts: list[Asked] = [
-        ask(ADMIN, "topic", text="Other"), ask(BEN, "raise"), ask(BEN, "lower"), ask(ADMIN, "mute", AVA),
+        ask(ADMIN, "topic", text="Other"), ask(ADMIN, "sound", text="music"),
+        ask(BEN, "raise"), ask(BEN, "lower"), ask(ADMIN, "mute", AVA),
         ask(ADMIN, "unmute", AVA), ask(ADMIN, "invite", BEN), ask(BEN, "accept"), ask(CYD, "decline"),
         ask(ADMIN, "to_audience", AVA), ask(ADMIN, "not_now", AVA), ask(ADMIN, "status"), ask(ADMIN, "hands"),
         ask(BEN, "link"), ask(BEN, "revoke_links"), ask(BEN, "help"), ask(BEN, "mute", AVA),

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.media import opus
+from bridge.media.control import MAX_LEFT_OUT_MIXES, Sound
+from bridge.media.fanout import pieces
 from bridge.media.limiter import Limiter
-from bridge.media.mixer import MAX_LEFT_OUT_MIXES, QUIET, Frame, Mixer, Output, mix_key
+from bridge.media.mixer import QUIET, Frame, Mixer, Output, mix_key
 from bridge.media.opus import FRAME, Samples
 from bridge.media.voice import SILENCE, Voice, dbov
 from tests.helpers.loud import lufs, speech
@@ -42,7 +44,7 @@ class Talker:
         if self.mute:
             return
         at = tick * FRAME % len(self.tone)
-        packet = self.encoder.encode(np.ascontiguousarray(self.tone[at : at + FRAME]))
+        packet = self.encoder.encode(np.ascontiguousarray(self.tone[at : at + FRAME]).ravel())
         self.sent += 1
         if self.chance.random() >= self.loss:
             self.voice.put(self.sent, tick * FRAME, packet, tick * 0.02 + 0.005)
@@ -67,7 +69,11 @@ class Stage:
             for ear in ears:
                 frame = output.without(ear)
                 decoder = self.decoders.setdefault(ear, opus.Decoder())
-                samples = decoder.decode(frame.payload).copy() if frame.sounding else np.zeros(FRAME, np.float32)
+                samples = (
+                    decoder.decode(frame.payload).copy()
+                    if frame.sounding
+                    else np.zeros(FRAME * decoder.channels, np.float32)
+                )
                 self.heard.setdefault(ear, []).append(samples)
                 self.frames.setdefault(ear, []).append(frame)
             self.tick += 1
@@ -197,6 +203,89 @@ def test_mixes_that_come_and_go_do_not_click() -> None:
         assert level_at(heard, hz) < -60
     levels = [rms_dbfs(heard[at : at + FRAME]) for at in range(0, len(heard), FRAME)]
     assert max(levels) - min(levels) < 1
+
+
+class Band(Talker):
+    """Music: one tone to the left, another to the right."""
+
+    def __init__(self, owner: str, csrc: int, left: float, right: float) -> None:
+        super().__init__(owner, csrc, left)
+        self.encoder = opus.Encoder(128_000, channels=2)
+        other = (sine(right, 1, dbfs=TONE) / 32768).astype(np.float32)
+        self.tone = np.stack((self.tone, other), axis=1)
+
+
+def sides(heard: list[Samples]) -> tuple[Pcm, Pcm]:
+    both = np.concatenate(heard).reshape(-1, 2)
+    return as_samples(both[:, 0]), as_samples(both[:, 1])
+
+
+def test_music_has_two_sides_from_end_to_end() -> None:
+    stage = Stage(Band("ava", 1, 440, 660), Talker("ben", 2, 880))
+    stage.mixer.sound = "music"
+    stage.decoders[""], stage.decoders["ava"] = opus.Decoder(2), opus.Decoder(2)
+    stage.run(100, ("", "ava"))
+    left, right = sides(stage.heard[""][-50:])
+    for side, own, other in ((left, 440, 660), (right, 660, 440)):
+        assert level_at(side, own) == pytest.approx(TONE, abs=1)
+        assert level_at(side, other) < -50
+        assert level_at(side, 880) == pytest.approx(TONE, abs=1)  # one channel stands in the middle
+    for side in sides(stage.heard["ava"][-50:]):
+        assert level_at(side, 880) == pytest.approx(TONE, abs=1)
+        assert rms_dbfs(side) == pytest.approx(TONE, abs=1)  # and nothing of the own
+
+
+def test_music_is_not_evened() -> None:
+    talker = Talker("ava", 1, 440, dbfs=-6)
+    stage = Stage(talker)
+    stage.mixer.sound = "music"
+    stage.run(150)
+    assert level_at(stage.last("", 50), 440) == pytest.approx(-6, abs=0.5)
+    stage.mixer.sound = "low"
+    stage.run(250)
+    assert level_at(stage.last("", 50), 440) == pytest.approx(-12, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("sound", "configured", "bitrate"),
+    [
+        ("voice", 48_000, 48_000), ("voice", 32_000, 32_000), ("low", 48_000, 24_000), ("low", 16_000, 16_000),
+        ("music", 48_000, 128_000), ("music", 16_000, 128_000),
+    ],
+)  # fmt: skip
+def test_bitrates(sound: Sound, configured: int, bitrate: int) -> None:
+    """Of packets as they are made of something that is hard to code; and all may be joined to 60 ms."""
+    talker = Talker("ava", 1, 440)
+    talker.encoder = opus.Encoder(256_000, channels=2)
+    noise = np.random.default_rng(3).standard_normal((FRAME * 50, 2)).astype(np.float32) * 0.1
+    talker.tone = noise if sound == "music" else noise[:, 0].repeat(2).reshape(-1, 2)
+    stage = Stage(talker)
+    stage.mixer = Mixer(configured, sound)
+    stage.run(100)
+    payloads = [frame.payload for frame in stage.frames[""][-60:]]
+    made = sum(map(len, payloads)) * 8 / (60 * 0.02)
+    assert 0.7 * bitrate < made < 1.1 * bitrate
+    assert {payload[0] & 4 for payload in payloads} == ({4} if sound == "music" else {0})  # RFC 6716 §3.1: stereo
+    tripled = pieces(list(enumerate(stage.frames[""][-3:])))
+    assert [opus.samples_in(each.payload) for each in tripled] == [2880]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_another_sound_comes_without_a_click(channels: int) -> None:
+    """To a decoder of one channel or two that goes on; whoever talks is heard but for a dip of 30 ms."""
+    stage = Stage(Talker("ava", 1, 440), Talker("ben", 2, 550))
+    stage.decoders[""] = opus.Decoder(channels)
+    stage.run(60)
+    for each in ("low", "voice", "music", "low", "music", "voice"):
+        stage.mixer.sound = each
+        stage.run(40)
+    heard = [as_samples(frame[::channels]) for frame in stage.heard[""][20:]]
+    whole = np.concatenate(heard)
+    assert worst_step(whole) < -50
+    assert sum(rms_dbfs(frame) < TONE - 3 for frame in heard) <= 4 * 2  # four of the changes need another encoder
+    assert max(rms_dbfs(frame) for frame in heard) < TONE + 6
+    for hz in (440, 550):
+        assert level_at(whole[-20 * FRAME :], hz) == pytest.approx(TONE, abs=1)
 
 
 def test_silence_costs_nothing_and_ends_within_a_frame() -> None:

@@ -28,6 +28,7 @@ JUNK = st.recursive(
 )  # fmt: skip
 FIELDS = st.sampled_from(
     ["status", "stage_id", "host", "topic", "started_ts", "ended_ts", "hands", "speaker_limit", "guests", "bot", "role",
+     "music", "low",
      "muted", "reason", "by", "via", "raised", "note", "membership", "displayname", "users", "users_default", "events",
      "state_default", "kick", "redact", "room_version", "creator", "additional_creators", "allow", "deny",
      "allow_ip_literals", "join_rule", "name", "algorithm", "replacement_room"]
@@ -48,6 +49,26 @@ def test_a_stage_goes_to_json_and_back() -> None:
     bare = StageContent("scheduled", S1)
     assert c.parse_stage_content(c.stage_content(bare)) == bare
     assert "host" not in c.stage_content(bare)
+    assert not {"music", "low"} & c.stage_content(bare).keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "sound"),
+    [
+        ({"music": True}, "music"), ({"low": True}, "low"), ({"music": False, "low": False}, "voice"),
+        ({"music": False, "low": True}, "low"), ({}, "voice"),
+    ],
+)  # fmt: skip
+def test_how_a_stage_sounds(content: dict[str, Any], sound: str) -> None:
+    parsed = c.parse_stage_content(stage_body(**content))
+    assert parsed is not None
+    assert parsed.sound == sound
+    assert c.parse_stage_content(c.stage_content(parsed)) == parsed
+
+
+def test_a_stage_is_for_music_or_low() -> None:
+    with pytest.raises(BadInput, match=r"^low: "):
+        c.parse_stage_content(stage_body(music=True, low=True))
 
 
 def test_a_role_goes_to_json_and_back() -> None:
@@ -70,6 +91,7 @@ def test_empty_means_nothing_stands_there() -> None:
         ("host", "ava"), ("host", "@\ud800:a.org"), ("bot", 7), ("topic", 7), ("started_ts", -1), ("started_ts", 2**53),
         ("started_ts", True), ("ended_ts", "1"), ("hands", "some"), ("speaker_limit", 0), ("speaker_limit", 1001),
         ("speaker_limit", True), ("speaker_limit", "20"), ("guests", "yes"),
+        ("music", 1), ("low", "true"), ("music", None),
     ],
 )  # fmt: skip
 def test_a_bad_stage_is_refused_by_field(field: str, value: object) -> None:

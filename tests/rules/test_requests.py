@@ -94,6 +94,7 @@ TABLE: list[tuple[ActName, UserId, UserId | None, str]] = [
     # of the stage as a whole: the level for its event
     ("end", ADMIN, None, OK), ("end", MOD, None, OK), ("end", COHOST, None, NM), ("end", AVA, None, NM),
     ("topic", HOST, None, OK), ("topic", COHOST, None, NM), ("topic", BEN, None, NM),
+    ("sound", HOST, None, "which-sound"), ("sound", COHOST, None, NM), ("sound", BEN, None, NM),
     ("hands", MOD, None, OK), ("hands", COHOST, None, OK), ("hands", AVA, None, NM),
     ("start", ADMIN, None, "already-live"),
     # anybody here
@@ -475,6 +476,22 @@ def test_the_topic_changes_nothing_else() -> None:
         "guests": False,
     }
     assert seen.tell(Written(write.write_id, None))[0].key == ""  # type: ignore[union-attr]
+
+
+def test_how_it_sounds_is_written_into_the_stage_and_can_be_taken_back() -> None:
+    room = hall()
+    seen = watch(room)
+    for sound, kept in (("music", {"music": True}), ("low", {"low": True}), ("voice", {})):
+        said = seen.ask(HOST, "sound", text=sound, ref="$cmd")
+        assert the(Answer, said) == Answer("$cmd", True, "done-sound", {"sound": sound})
+        (write,) = writes(said, c.STAGE)
+        shown = {name: value for name, value in write.content.items() if name in ("music", "low")}
+        assert shown == kept
+        seen.learn(room, room.put(c.STAGE, "", write.content))
+        assert seen.state.stage is not None
+        assert seen.state.stage.sound == sound
+    assert writes(seen.ask(HOST, "sound", text="voice"), c.STAGE) == []  # as it is already
+    assert seen.outcome(HOST, "sound", text="loud") == "which-sound"
 
 
 def test_status_and_hands_are_told() -> None:

@@ -55,6 +55,25 @@ async def test_requests_are_answered_and_refused_in_the_pages_language(origin: O
     await page.next("notice", key="to_stage")
 
 
+async def test_leaving_somebody_out(origin: Origin) -> None:
+    page = await origin.page(AVA, lang="fa")
+    await page.send(t="offer", id=1, sdp="v=0")
+    await page.next("answer", id=1)
+    await page.send(t="leave_out", id=2, user=BEN, out=True)
+    await page.next("done", id=2)
+    await page.part("me", lambda me: me["left_out"] == [BEN])
+    origin.house.media.most_left_out = 0
+    await page.send(t="leave_out", id=3, user=CYD, out=True)
+    refused = await page.next("refused", id=3)
+    assert refused["errcode"] == "M_FORBIDDEN"
+    assert "آمیزهٔ دیگری برای شما ساخته نمی‌شود" in refused["error"]
+    await page.send(t="leave_out", id=4, user=BEN, out=False)
+    await page.next("done", id=4)
+    await page.part("me", lambda me: me["left_out"] == [])
+    await page.send(t="leave_out", id=5, user="nobody", out=True)
+    assert (await page.next("refused", id=5))["errcode"] == "M_INVALID_PARAM"
+
+
 JUNK: list[str | bytes] = [
     "", "{", "null", "7", "[]", '"hello"', "{}", '{"t":7}', '{"t":"nothing"}', '{"t":"mic","id":1}',
     '{"t":"mic","id":-1,"on":true}',

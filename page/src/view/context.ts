@@ -23,6 +23,8 @@ export interface Controls {
   toggleMicrophone(): void;
   changeMicrophone(): Promise<void>;
   act(act: Act, user?: string | null, text?: string): Promise<boolean>;
+  /** This page alone does not hear that person any more, or does again; nobody else notices. */
+  leaveOut(user: string, out: boolean): void;
   leave(): void;
   comeBack(): void;
 }

@@ -30,6 +30,7 @@ import slidersHorizontal from "lucide-static/icons/sliders-horizontal.svg?raw";
 import sun from "lucide-static/icons/sun.svg?raw";
 import userMinus from "lucide-static/icons/user-minus.svg?raw";
 import users from "lucide-static/icons/users.svg?raw";
+import volumeX from "lucide-static/icons/volume-x.svg?raw";
 import volume2 from "lucide-static/icons/volume-2.svg?raw";
 import wifiOff from "lucide-static/icons/wifi-off.svg?raw";
 import x from "lucide-static/icons/x.svg?raw";
@@ -68,6 +69,7 @@ const SOURCES = {
   "user-minus": userMinus,
   users,
   "volume-2": volume2,
+  "volume-x": volumeX,
   "wifi-off": wifiOff,
   x,
 };

@@ -17,22 +17,25 @@ interface Known {
   onStage: boolean;
   muted: boolean;
   hand: boolean;
+  leftOut: boolean;
 }
 
 /** What this page knows of a person, wherever they stand; null when they are gone. */
-export function lookUp({ speakers, audience, queue }: State, user: string): Known | null {
+export function lookUp({ speakers, audience, queue, me }: State, user: string): Known | null {
+  const leftOut = me?.left_out.includes(user) === true;
   const speaker = speakers.find((each) => each.user === user);
   if (speaker !== undefined) {
-    return { user, name: speaker.name, role: speaker.role, onStage: true, muted: speaker.mic === "muted", hand: false };
+    return { user, name: speaker.name, role: speaker.role, onStage: true, muted: speaker.mic === "muted", hand: false, leftOut };
   }
   const face = audience.faces.find((each) => each.user === user) ?? queue.find((each) => each.user === user);
   if (face === undefined) return null;
   const hand = queue.some((each) => each.user === user) || ("hand" in face && face.hand);
-  return { user, name: face.name, role: "listener", onStage: false, muted: false, hand };
+  return { user, name: face.name, role: "listener", onStage: false, muted: false, hand, leftOut };
 }
 
 interface Choice {
-  act: Act;
+  /** Null: one's own affair, open to everybody. */
+  act: Act | null;
   icon: IconName;
   label: string;
   hint?: string;
@@ -68,7 +71,7 @@ export function PersonSheet({ user }: { user: string }) {
           ) : (
             <div class="menu">
               {choices.map((each) => (
-                <button key={each.act} type="button" class={each.danger ? "danger" : ""} onClick={each.run} data-testid={each.testid} data-user={user}>
+                <button key={each.testid} type="button" class={each.danger ? "danger" : ""} onClick={each.run} data-testid={each.testid} data-user={user}>
                   <Icon name={each.icon} />
                   <span>
                     {each.label}
@@ -85,7 +88,8 @@ export function PersonSheet({ user }: { user: string }) {
 }
 
 function useChoices(known: Known | null): Choice[] {
-  const { desk, stage } = useControls();
+  const controls = useControls();
+  const { desk, stage } = controls;
   const deeds = useDeeds();
   const { me } = stage.state.value;
   if (known === null || me === null || me.user === known.user) return [];
@@ -93,7 +97,9 @@ function useChoices(known: Known | null): Choice[] {
     desk.close();
     deed();
   };
-  const choices: Choice[] = known.onStage
+  const choices: Choice[] = [];
+  if (known.onStage || known.leftOut) choices.push(leaveOutChoice(known, then(() => controls.leaveOut(known.user, !known.leftOut))));
+  const deedsHere: Choice[] = known.onStage
     ? [
         known.muted
           ? { act: "unmute", icon: "mic", label: t("person-unmute"), hint: t("person-unmute-hint"), testid: "unmute", run: then(() => deeds.unmute(known)) }
@@ -105,6 +111,7 @@ function useChoices(known: Known | null): Choice[] {
           ? { act: "bring_up", icon: "arrow-up", label: t("bring-up"), testid: "bring-up", run: then(() => deeds.bringUp(known)) }
           : { act: "invite", icon: "hand", label: t("person-invite"), hint: t("person-invite-hint"), testid: "invite", run: then(() => deeds.invite(known)) },
       ];
+  choices.push(...deedsHere);
   if (known.role === "speaker" || known.role === "listener") {
     choices.push({ act: "make_moderator", icon: "shield", label: t("person-make-moderator"), testid: "make-moderator", run: then(() => deeds.makeModerator(known)) });
   }
@@ -117,5 +124,11 @@ function useChoices(known: Known | null): Choice[] {
     testid: "kick",
     run: () => desk.open({ kind: "kick", user: known.user }),
   });
-  return choices.filter((each) => me.can.includes(each.act));
+  return choices.filter((each) => each.act === null || me.can.includes(each.act));
+}
+
+function leaveOutChoice({ leftOut }: Known, run: () => void): Choice {
+  return leftOut
+    ? { act: null, icon: "volume-2", label: t("person-hear-again"), testid: "hear-again", run }
+    : { act: null, icon: "volume-x", label: t("person-leave-out"), hint: t("person-leave-out-hint"), testid: "leave-out", run };
 }

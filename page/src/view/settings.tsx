@@ -1,6 +1,7 @@
 /** Sound, microphone, language, appearance; below, for moderators, topic and end. */
 import { useEffect, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
+import type { StageInfo } from "../messages";
 import {
   chooseLang,
   chooseMicrophone,
@@ -39,6 +40,7 @@ export function SettingsSheet() {
           {can.includes("end") && <EndButton />}
         </div>
       )}
+      {can.includes("sound") && info !== null && <SoundChoice now={info.sound} />}
       <Volume />
       {stage.standing.value !== "audience" && <MicrophoneChoice />}
       {!inClient && <Looks />}
@@ -47,6 +49,7 @@ export function SettingsSheet() {
       <p class="small mute-2 settings-foot">
         {me?.user != null && <span>{t("signed-in-as", { user: me.user })}</span>}
         <span>{t("not-e2ee")}</span>
+        {info !== null && info.sound !== "voice" && <span data-testid="stage-sound">{t(info.sound === "music" ? "stage-sound-music" : "stage-sound-low")}</span>}
         {info !== null && <RoomLink room={info.room_id} />}
       </p>
     </Sheet>
@@ -124,6 +127,24 @@ function Switch({ label, hint, testid, on, onChoose }: SwitchProps) {
         data-testid={testid}
       />
     </Row>
+  );
+}
+
+/** For all who listen; it shows as chosen once the room has it. */
+function SoundChoice({ now }: { now: StageInfo["sound"] }) {
+  const controls = useControls();
+  return (
+    <Choice
+      label={t("stage-sound")}
+      testid="stage-sound-choice"
+      value={now}
+      onChoose={(sound) => void controls.act("sound", null, sound)}
+      options={[
+        { value: "voice", label: t("sound-voice") },
+        { value: "music", label: t("sound-music") },
+        { value: "low", label: t("sound-low") },
+      ]}
+    />
   );
 }
 

@@ -28,8 +28,9 @@ export function Speaker({ person, middle = false, tabIndex, onFocus }: SpeakerPr
   useLayoutEffect(() => (node.current ? lights.attach(person.user, node.current) : undefined), [lights, person.user]);
   const talking = lights.talking.value.has(person.user);
   const self = stage.state.value.me?.user === person.user;
+  const leftOut = stage.state.value.me?.left_out.includes(person.user) === true;
   const coming = self && stage.standing.value === "coming";
-  const classes = ["sp", middle && "sp-middle", talking && "talking", !person.connected && "away", coming && "coming"].filter(Boolean).join(" ");
+  const classes = ["sp", middle && "sp-middle", talking && "talking", !person.connected && "away", coming && "coming", leftOut && "left-out"].filter(Boolean).join(" ");
   return (
     <button
       ref={node}
@@ -44,14 +45,15 @@ export function Speaker({ person, middle = false, tabIndex, onFocus }: SpeakerPr
       data-mic={person.mic}
       data-talking={String(talking)}
       data-connected={String(person.connected)}
+      data-left-out={String(leftOut)}
       data-state={coming ? "coming" : "stage"}
     >
       <Niche user={person.user} name={person.name}>
-        <MicMark person={person} />
+        <MicMark person={person} leftOut={leftOut} />
       </Niche>
       <span class="name">{self ? t("you") : <Line>{person.name}</Line>}</span>
       <span class={self || person.role !== "speaker" ? "role" : "vh"}>{t(coming ? "coming-up" : ROLE_KEY[person.role])}</span>
-      {!coming && <span class="vh">{spoken(person, talking)}</span>}
+      {!coming && <span class="vh">{leftOut ? t("is-left-out") : spoken(person, talking)}</span>}
     </button>
   );
 }
@@ -62,7 +64,14 @@ function spoken(person: Person, talking: boolean): string {
   return t(talking ? "is-talking" : MIC_KEY[person.mic]);
 }
 
-function MicMark({ person }: { person: Person }) {
+function MicMark({ person, leftOut }: { person: Person; leftOut: boolean }) {
+  if (leftOut) {
+    return (
+      <span class="mark mark-stop">
+        <Icon name="volume-x" />
+      </span>
+    );
+  }
   if (!person.connected) {
     return (
       <span class="mark">
