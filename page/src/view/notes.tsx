@@ -135,7 +135,7 @@ function FloatingOne({ note }: { note: FloatingNote }) {
     );
   }
   const { tone, icon, fact, text } = NOTICE[note.key];
-  const named = note.by !== "" && (note.key === "muted" || note.key === "invite_declined") ? t(`${fact}-by`, { name: note.by }) : t(fact);
+  const named = note.by !== "" && (note.key === "muted" || note.key === "invite_declined") ? t(`${fact}-by`, { name: note.by }) : t(fact, { code: note.by });
   return (
     <Note tone={tone} place="float" icon={icon} fact={named} testid={`note-${note.key}`} onClose={close}>
       <p>{t(text, { code: note.by })}</p>

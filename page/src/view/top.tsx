@@ -20,8 +20,9 @@ export function titleOf(stage: StageInfo): { title: string; topic: string } {
 }
 
 export function Bar() {
-  const { desk, stage } = useControls();
+  const { desk, stage, inClient } = useControls();
   const { stage: info, audience, skew } = stage.state.value;
+  const topic = inClient && info !== null ? titleOf(info).topic : "";
   return (
     <header class="bar">
       {info === null ? (
@@ -34,6 +35,11 @@ export function Bar() {
       )}
       {info?.status === "live" && info.started_ts !== null && <Elapsed since={info.started_ts} skew={skew} />}
       <ConnectionDot />
+      {topic !== "" && (
+        <span class="bar-topic" aria-hidden="true" title={topic}>
+          <Name>{topic}</Name>
+        </span>
+      )}
       <span class="grow" />
       {info !== null && (
         <span class="badge num" role="img" aria-label={t("listening", { count: audience.count })}>
@@ -70,17 +76,19 @@ function ConnectionDot() {
   return <span class={`net-dot net-${connection}`} role="img" aria-label={label} />;
 }
 
-/** The client shows the room's name beside the frame: only what it does not know is seen. */
+/** The client shows the room's name beside the frame: only what it does not know is seen; in a low frame, in the bar. */
 function FrameTitle({ title, topic }: { title: string; topic: string }) {
   return (
-    <div class={topic === "" ? "title vh" : "title"}>
+    <>
       <h1 class="vh">{title}</h1>
       {topic !== "" && (
-        <p data-testid="topic">
-          <Name>{topic}</Name>
-        </p>
+        <div class="title title-framed">
+          <p data-testid="topic">
+            <Name>{topic}</Name>
+          </p>
+        </div>
       )}
-    </div>
+    </>
   );
 }
 
