@@ -45,6 +45,7 @@ from bridge.store.store import DatabaseStore, open_store
 from bridge.telemetry import metrics
 from bridge.web.health import HealthServer
 from bridge.web.livekit import LiveKit, service_url
+from bridge.web.livekit_proxied import Proxied
 from bridge.web.server import WebServer
 
 log = logging.getLogger(__name__)
@@ -322,6 +323,8 @@ class App:
             await _open(part.start(), where.hostname, where.port)
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.add_routes(incoming.routes())
+        if calls is not None and config.matrixrtc.claim_rtc:
+            app.add_routes(Proxied(calls, config.appservice.hs_token).routes())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
         parts.push_async_callback(runner.cleanup)
         await runner.setup()

@@ -282,6 +282,12 @@ class MatrixRtcConfig:
         "Let people of other homeservers speak by Element Call: while one of them is on stage, the relay fetches their "
         "voice from the LiveKit server of their homeserver.",
     )
+    claim_rtc: bool = key(
+        False,
+        "Let clients get the tokens of their calls from the homeserver, which asks this bridge (MSC4512; Synapse 1.163 "
+        "with experimental_features.msc4512_enabled). It changes the registration: write that anew. Rooms without a "
+        "stage get none that way.",
+    )
     openid_networks: tuple[str, ...] = key(
         (),
         "Private addresses or networks at which homeservers of your users may be asked who they are, for Element Call "

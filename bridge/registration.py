@@ -18,6 +18,8 @@ from ruamel.yaml import YAML
 from bridge.config import Config
 from bridge.errors import ConfigError
 
+RTC_PREFIX = "rtc/livekit"  # MSC4512, MSC4195: below it the homeserver passes on to us what clients ask
+
 
 def registration(config: Config) -> dict[str, Any]:
     """The registration of a configuration that has its tokens, in the order in which it is written."""
@@ -39,7 +41,13 @@ def registration(config: Config) -> dict[str, Any]:
         # Typing, receipts and presence are of no use to us (MSC2409).
         "de.sorunome.msc2409.push_ephemeral": False,
         "receive_ephemeral": False,
+        **(_claims(config) if config.matrixrtc.enabled and config.matrixrtc.claim_rtc else {}),
     }
+
+
+def _claims(config: Config) -> dict[str, Any]:
+    address = config.appservice.address.rstrip("/")
+    return {"io.element.msc4512.proxy_prefix": RTC_PREFIX, "io.element.msc4512.proxy_url": address}
 
 
 def registration_yaml(config: Config) -> str:

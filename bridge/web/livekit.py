@@ -30,7 +30,7 @@ from bridge.config import MatrixRtcConfig
 from bridge.errors import BadInput, BadToken, EyvanError, Full, NotFound, Refused, Unavailable
 from bridge.identity.call_tokens import Call, CallTokens
 from bridge.identity.openid import OpenId, OpenIdToken
-from bridge.ids import RoomId, parse_room
+from bridge.ids import RoomId, UserId, parse_room
 from bridge.live.card import plain_of
 from bridge.live.ports import Clock
 from bridge.live.rooms import Rooms
@@ -118,28 +118,26 @@ class LiveKit:
     async def _delegate(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         try:
-            body = _object(raw)
+            body = object_of(raw)
             if self._stage(body.get("room_id", body.get("room"))) is not None:
                 raise NotFound("a stage sends nobody's delayed leave; your client restarts it itself")
             return await self._pass_on(request, DELEGATE, raw)
         except EyvanError as error:
-            return self._refusal(request, error)
+            return self.refusal(request, error)
 
     async def _token(self, request: web.Request, path: str, field: str) -> web.StreamResponse:
         raw = await request.read()
         try:
-            body = _object(raw)
+            body = object_of(raw)
             stage = self._stage(body.get(field))
             if stage is None:
                 return await self._pass_on(request, path, raw)
             self._sign_in(request)
             call = await (self._of_sfu_get(body, stage) if path == "/sfu/get" else self._of_get_token(body, stage))
-            may_speak = stage.state.may_speak(call.user)
-            jwt = self._tokens.make(call, self._clock.now_ms(), may_speak=may_speak)
-            return web.json_response({"url": "ws" + self._service.removeprefix("http"), "jwt": jwt}, headers=_CORS)
+            return web.json_response(self._answer(call, stage), headers=_CORS)
         except EyvanError as error:
             log.info("a call token is refused: %s", error)
-            return self._refusal(request, error)
+            return self.refusal(request, error)
 
     def _stage(self, room: object) -> LiveStage | None:
         """The live stage of that room; None where an ordinary call may go on. Raises Unavailable while we read it."""
@@ -152,11 +150,23 @@ class LiveKit:
             raise Unavailable("this room is being read; try again in a moment")
         return None
 
+    async def give(self, user: UserId, body: Mapping[str, Any]) -> Mapping[str, str]:
+        """``{url, jwt}`` for ``user``, for whom the homeserver vouches (`bridge.web.livekit_proxied`); ``body`` as in
+        ``/get_token``, without a token. Raises EyvanError."""
+        stage = self._stage(body.get("room_id"))
+        if stage is None:
+            raise NotFound("there is no live stage in this room; ordinary calls ask their livekit_service_url")
+        return self._answer(await self._of_get_token(body, stage, user), stage)
+
+    def _answer(self, call: Call, stage: LiveStage) -> Mapping[str, str]:
+        jwt = self._tokens.make(call, self._clock.now_ms(), may_speak=stage.state.may_speak(call.user))
+        return {"url": "ws" + self._service.removeprefix("http"), "jwt": jwt}
+
     async def _of_sfu_get(self, body: Mapping[str, Any], stage: LiveStage) -> Call:
         device = _device(body.get("device_id"), "device_id")
         return await self._call(body, stage, device, None)
 
-    async def _of_get_token(self, body: Mapping[str, Any], stage: LiveStage) -> Call:
+    async def _of_get_token(self, body: Mapping[str, Any], stage: LiveStage, user: UserId | None = None) -> Call:
         member = body.get("member")
         if not isinstance(member, Mapping):
             raise BadInput("member", member, "send {id, claimed_user_id, claimed_device_id}")
@@ -164,17 +174,19 @@ class LiveKit:
             raise BadInput("slot_id", body.get("slot_id"), "a stage has the slot m.call#ROOM")
         device = _device(member.get("claimed_device_id"), "member.claimed_device_id")
         number = _device(member.get("id"), "member.id")
-        call = await self._call(body, stage, device, number)
-        if member.get("claimed_user_id") != call.user:
+        call = await self._call(body, stage, device, number, user)
+        if member.get("claimed_user_id", user) != call.user:
             raise BadInput("member.claimed_user_id", member.get("claimed_user_id"), "it must be the token's own user")
         return call
 
-    async def _call(self, body: Mapping[str, Any], stage: LiveStage, device: str, member: str | None) -> Call:
-        """Raises as `OpenId.user_of`, and Refused where this person may not be here."""
+    async def _call(
+        self, body: Mapping[str, Any], stage: LiveStage, device: str, member: str | None, user: UserId | None = None
+    ) -> Call:
+        """``user``: known already. Raises as `OpenId.user_of`, and Refused where this person may not be here."""
         room, stage_id = parse_room(stage.room), stage.stage_id
         if stage.state.room.encrypted:
             raise Refused("encrypted")
-        user = await self._openid.user_of(OpenIdToken.parse(body.get("openid_token")))
+        user = user or await self._openid.user_of(OpenIdToken.parse(body.get("openid_token")))
         if stage_id is None or not may_sit(stage.state, user):
             raise Refused("not-in-room")
         identity = f"{user}:{device}" if member is None else _hashed(user, device, member)
@@ -197,7 +209,7 @@ class LiveKit:
             log.warning("matrixrtc.fallback_service %s: %s", self._config.fallback_service, error)
             raise Unavailable("the service for ordinary calls does not answer; try again") from error
 
-    def _refusal(self, request: web.Request, error: EyvanError) -> web.Response:
+    def refusal(self, request: web.Request, error: EyvanError) -> web.Response:
         text = str(error)
         if isinstance(error, Refused):
             persian = request.headers.get("Accept-Language", "").startswith("fa")
@@ -297,7 +309,7 @@ async def _closed(socket: web.WebSocketResponse) -> None:
     await socket.close()
 
 
-def _object(raw: bytes) -> Mapping[str, Any]:
+def object_of(raw: bytes) -> Mapping[str, Any]:
     """What cannot be read names no room of ours: it is passed on."""
     try:
         body = json.loads(raw)

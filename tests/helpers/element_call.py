@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from aiohttp import web
 
+from bridge.config import load_config
 from bridge.demo.client_api import ClientApi
 from bridge.demo.site import Site
+from bridge.registration import registration_yaml
 from tests.helpers.browser import Browser, BrowserError, Page
 from tests.helpers.ports import free_port
 from tests.helpers.synapse import ADDRESS, serving
@@ -30,15 +32,16 @@ MEMBER = "org.matrix.msc3401.call.member"
 HANG_S = 90
 Pcm = npt.NDArray[np.int16]
 
-RTC = {"enabled": True}
+RTC = {"enabled": True, "claim_rtc": True}
 
 
 def homeserver(site: Site) -> Mapping[str, Any]:
     """What Synapse needs for it: docs/element-call.md."""
+    site.registration.write_text(registration_yaml(load_config(site.config, {})))  # of the whole configuration
     listener = {"port": site.ports["homeserver"], "bind_addresses": [ADDRESS], "type": "http", "tls": False}
     return {
         "listeners": [{**listener, "resources": [{"names": ["client", "openid"], "compress": False}]}],
-        "experimental_features": {"msc4143_enabled": True, "msc4222_enabled": True, "msc4354_enabled": True},
+        "experimental_features": {f"msc{number}_enabled": True for number in (4143, 4222, 4354, 4512)},
         "max_event_delay_duration": "24h",
         "matrix_rtc": {"transports": [{"type": "livekit", "livekit_service_url": f"{site.web}/livekit"}]},
         "rc_delayed_event_mgmt": {"per_second": 1000, "burst_count": 1000},

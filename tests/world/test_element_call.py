@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import io
+import json
 import time
 import wave
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import jwt
 import pytest
 
 from bridge.demo.cast import wait_for_state
@@ -160,6 +165,39 @@ async def test_the_bot_is_a_member_of_the_call_while_the_stage_is_live(rtc_world
     )  # members may not write theirs: the admin is told what to do
     await stage.host.send(stage.room_id, "!stage end")
     await stands(False)
+
+
+async def test_a_token_by_way_of_the_homeserver(rtc_world: World) -> None:
+    """MSC4512: Synapse says whose request it is."""
+    world = rtc_world
+    stage = await world.new_stage(topic="By the homeserver")
+    ava = world.users["ava"]
+    path = "/_matrix/client/unstable/io.element.msc4195/rtc/livekit"
+    body = {"room_id": stage.room_id, "slot_id": "m.call#ROOM", "member": {"id": "m", "claimed_device_id": "DEV"}}
+    headers = {"Authorization": f"Bearer {ava.account.access_token}"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        async with http.post(f"{ava.base_url}{path}/get_token", json=body) as answer:
+            got = await answer.json()
+            assert answer.status == 200, got
+        async with http.get(f"{world.web}/livekit/rtc/v1/validate?access_token={got['jwt']}") as answer:
+            assert answer.status == 200
+        claims = jwt.decode(got["jwt"], options={"verify_signature": False})
+        hashed = hashlib.sha256(json.dumps([ava.user, "DEV", "m"], separators=(",", ":")).encode()).digest()
+        assert claims["sub"] == base64.b64encode(hashed).decode().rstrip("=")
+        somebody_else = {**body, "member": {**body["member"], "claimed_user_id": world.users["ben"].user}}  # type: ignore[dict-item]
+        for path_, asked, status in (
+            ("/get_token", {**body, "room_id": "!none:eyvan.localhost"}, 404),
+            ("/get_token", somebody_else, 400),
+            ("/delegate_delayed_leave", body, 404),
+        ):
+            async with http.post(f"{ava.base_url}{path}{path_}", json=asked) as answer:
+                assert answer.status == status, await answer.text()
+    own = f"http://127.0.0.1:{world.site.ports['appservice']}{path}/get_token"
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(own, json=body, headers={**headers, "X-Matrix-User-Identifier": ava.user}) as a,
+    ):
+        assert a.status == 401, "whoever is not the homeserver cannot say whose request it is"
 
 
 async def test_the_doctor_finds_all_in_place(rtc_world: World) -> None:
