@@ -104,7 +104,7 @@ class Notices:
             self._late[reply.user] = now
             if len(self._late) > _LATE_TOLD:
                 self._late.popitem(last=False)
-        self._send(self._say(reply.key, reply.args), f"eyvan-{reply.to}", reply.to)
+        self._send(self._say(reply.key, reply.args), f"eyvan-{reply.to}{reply.part}", reply.to)
 
     def _send(self, text: str, txn: str, reply_to: EventId | None = None) -> None:
         html, plain = card.html_of(text), card.plain_of(text)

@@ -6,7 +6,7 @@ this module. ``tests/contracts`` holds one suite for each.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bridge.ids import EventId, PeerId, RoomId, StageId, UserId
@@ -69,9 +69,15 @@ class Media(Protocol):
     Raises BadInput (an offer it cannot take), Full, NotFound (unknown peer), Unavailable (no worker).
     """
 
-    async def join(self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool) -> Answer:
+    async def join(
+        self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool, answer_to: str = ""
+    ) -> Answer:
         """Answer a WebRTC offer (SDP, RFC 8829; at most 64 KiB). The peer connection is sendrecv from the start;
-        whether it is heard is the gate's matter alone. A second offer of the same peer restarts ICE."""
+        whether it is heard is the gate's matter alone. A second offer of the same peer restarts ICE. ``answer_to``:
+        an offer of ours for that peer (`offer`), and ``offer`` is its answer."""
+
+    async def offer(self, stage: StageId, peer: PeerId) -> str:
+        """An offer (SDP) for somebody who is called. Where it is not answered, ``leave`` gives its seat back."""
 
     async def gate(self, peer: PeerId, *, hear: bool, speak: bool) -> None:
         """Let the peer hear the stage, and be heard on it. Closing fades out within 10 ms, then nothing more."""
@@ -150,6 +156,10 @@ class Phone(Protocol):
 
     def expect(self, user: UserId, room: RoomId) -> None:
         """The next call of this person is meant for the stage of that room."""
+
+    def ring(self, user: UserId, room: RoomId, by_name: str, told: Callable[[str], None]) -> None:
+        """Call somebody to the stage of that room. ``told`` hears the key of a sentence that says what came of
+        it, once and only where nobody came."""
 
 
 class Store(Protocol):

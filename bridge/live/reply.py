@@ -18,3 +18,5 @@ class Reply:
     key: str
     args: Mapping[str, Any] = field(default_factory=dict)
     about: EventId | None = None
+    part: str = ""
+    """Tells several replies to one message apart."""

@@ -26,6 +26,14 @@ PATIENCE_S = 2.0  # a cut is made durable after so long even if the relay has no
 _AGAIN_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """An offer of the relay for somebody who is called, and the seat that it keeps there."""
+
+    peer: PeerId
+    sdp: str
+
+
 class NoPage:
     """In a seat whose WebSocket broke: the gate still holds for it, and nothing is shown."""
 
@@ -221,19 +229,26 @@ class Seats:
 
     # -- in and out ----------------------------------------------------------------------------
 
-    async def join(self, seat: Seat, sdp: str, want: Callable[[], Gate]) -> Answer:
+    async def join(self, seat: Seat, sdp: str, want: Callable[[], Gate], offered: Offered | None = None) -> Answer:
         """Answer the page's offer. ``want`` is asked when it is sent and again when the relay has answered.
+        ``offered``: it was ours, and ``sdp`` answers it.
         Raises as `Media.join`, and Full where an offer of this seat is under way."""
         if seat.joining is not None:
             raise Full("an offer of this page is under way", 500)
-        peer = seat.joining = seat.peer or new_peer_id()
+        peer = seat.joining = seat.peer or (offered.peer if offered is not None else new_peer_id())
         self._by_peer[peer] = seat
         try:
             if seat.work is not None:
                 await asyncio.wait({seat.work})  # it ends after its present request, as ``joining`` is set
             seat.want = first = want()
             answer = await self._media.join(
-                seat.stage, peer, seat.user or f"guest {seat.session}", sdp, hear=first.hear, speak=first.speak
+                seat.stage,
+                peer,
+                seat.user or f"guest {seat.session}",
+                sdp,
+                hear=first.hear,
+                speak=first.speak,
+                answer_to=offered.sdp if offered is not None else "",
             )
             if seat.left_out:
                 await self._leave_out_again(seat, peer)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from bridge.errors import BadInput, Full, Refused, Unavailable
-from bridge.ids import EventId, PeerId, RoomId, SessionId, StageId, UserId
+from bridge.ids import EventId, PeerId, RoomId, SessionId, StageId, UserId, new_peer_id
 from bridge.live import saved
 from bridge.live.inbox import Inbox
 from bridge.live.keeping import Keeping
@@ -24,7 +24,7 @@ from bridge.live.notices import Notices, Outcome, World
 from bridge.live.ports import Answer as MediaAnswer
 from bridge.live.ports import JsonObject, Keypad, Page
 from bridge.live.reply import Reply
-from bridge.live.seats import NO_PAGE, PATIENCE_S, Seat, Seats
+from bridge.live.seats import NO_PAGE, PATIENCE_S, Offered, Seat, Seats
 from bridge.live.showing import Window
 from bridge.live.view import Gate, gate_of, is_over, may_sit
 from bridge.rules import effects as fx
@@ -154,13 +154,24 @@ class LiveStage:
         seat = Seat(session, user, stage, page, listen_only=listen_only, mic_gated=mic_gated, ear=ear)
         await self._inbox.call(lambda: self._sit(seat))
 
-    async def offer(self, session: SessionId, page: Page, sdp: str) -> MediaAnswer:
+    async def call_out(self) -> Offered:
+        """An offer for somebody whom the bot calls: answered by ``offer``, or given back by ``withdraw``. Raises as
+        `Media.offer`, and Refused where no stage is live."""
+        if self.stage_id is None or not self._state.live:
+            raise Refused("no-stage")
+        peer = new_peer_id()
+        return Offered(peer, await self._world.media.offer(self.stage_id, peer))
+
+    async def withdraw(self, offered: Offered) -> None:
+        await self._world.media.leave(offered.peer)
+
+    async def offer(self, session: SessionId, page: Page, sdp: str, offered: Offered | None = None) -> MediaAnswer:
         """The page's WebRTC offer. Raises as `Media.join`, and NotFound for a page that is not seated. It passes by the
-        inbox: a thousand joins would hold up a cut."""
+        inbox: a thousand joins would hold up a cut. ``offered``: we called, and ``sdp`` is the answer."""
         seat = self._seats.find(session, page)
         if self._closed or not self._window.glance().gate(seat.user).hear:
             raise Unavailable("the stage does not take connections just now; try again")
-        return await self._seats.join(seat, sdp, lambda: self._want(seat))
+        return await self._seats.join(seat, sdp, lambda: self._want(seat), offered)
 
     def microphone(self, session: SessionId, page: Page, on: bool) -> None:
         self._inbox.put_always(lambda: self._microphone(session, page, on))
@@ -435,6 +446,8 @@ class LiveStage:
                 self._send_link(user, ref, player)
             case fx.AwaitCall(user, ref):
                 self._await_call(user, ref)
+            case fx.Ring(user, by, ref):
+                self._ring(user, by, ref)
             case fx.RevokeLinks(user):
                 self._keeping.revoke(user, self._world.clock.now_ms())
                 self._revoked.append(user)
@@ -479,6 +492,20 @@ class LiveStage:
         if self._world.phone is not None:
             self._world.phone.expect(user, self.room)
         self._notices.await_call(user, self._later(ref))
+
+    def _ring(self, user: UserId, by: UserId, ref: str) -> None:
+        """Who is connected already sees the invitation there."""
+
+        def told(sentence: str) -> None:
+            if ref.startswith("$"):
+                self.say(Reply(EventId(ref), by, sentence, {"name": self._state.name(user)}, part=f"-{sentence}"))
+
+        if self._seats.of([user]):
+            told("ring-there")
+        elif self._world.phone is None:
+            told("ring-failed")
+        else:
+            self._world.phone.ring(user, self.room, self._state.name(by), told)
 
     def _later(self, ref: str) -> Callable[[Outcome], None]:
         """Called when a direct chat was written to, or was not."""

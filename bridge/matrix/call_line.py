@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bridge.errors import BadInput, EyvanError, Full, Refused
 from bridge.ids import RoomId, UserId, new_session_id, new_txn_id
+from bridge.live.seats import Offered
 from bridge.live.stage import LiveStage
-from bridge.live.view import Me, View
 from bridge.matrix import call_events as ev
 from bridge.matrix import call_state as st
+from bridge.matrix.call_seat import BYES, RANG, TOLD, Leg, Ringing, Several
 from bridge.matrix.call_state import Call, Send
 from bridge.rules.inputs import ActName, Asked
 from bridge.telemetry import log_context
@@ -35,57 +35,6 @@ _OFFER_TRIES = 10  # while an earlier offer of the same call is being answered
 
 Job = Callable[[], Awaitable[None]]
 
-_TOLD = {
-    "to_stage": "call-to-stage",
-    "to_audience": "call-to-audience",
-    "muted": "call-muted",
-    "unmuted": "call-unmuted",
-    "invited": "call-invited",
-    "hand_not_now": "call-hand-not-now",
-}
-_BYES = {
-    "ended": "call-over-ended",
-    "removed": "call-over-removed",
-    "left_room": "call-over-removed",
-    "expired": "call-over-removed",
-    "restart": "call-over-restart",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Several:
-    """The live stages of a caller who named none; may be none."""
-
-    stages: tuple[LiveStage, ...]
-
-
-class Leg:
-    """The call's seat (`bridge.live.ports.Page` and ``Keypad``). Each method only queues with its line."""
-
-    def __init__(self, line: Line, stage: LiveStage) -> None:
-        self.stage, self.session = stage, new_session_id()
-        self._line = line
-        self.view: View | None = None
-        self.me: Me | None = None
-
-    def show(self, view: View, me: Me) -> None:
-        self.view, self.me = view, me
-
-    def levels(self, levels: Mapping[int, int]) -> None:
-        """A telephone shows none."""
-
-    def notice(self, key: str, by_name: str) -> None:
-        self._line.happened(lambda: self._line.told(self, key, by_name))
-
-    def sound_lost(self) -> None:
-        self._line.must(lambda: self._line.lost(self))
-
-    def bye(self, reason: str) -> None:
-        self._line.must(lambda: self._line.put_out(self, reason))
-
-    def pressed(self, key: str) -> None:
-        self._line.happened(lambda: self._line.pressed(self, key))
-
 
 class Line:
     """Owns its task, which ends when nothing happened for IDLE_S and no call is up, and the call's seat."""
@@ -97,6 +46,7 @@ class Line:
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()
         self._call: Call | None = None
         self._leg: Leg | None = None
+        self._ringing: Ringing | None = None
         self._choices: tuple[LiveStage, ...] = ()
         self._key_ms = 0
         self.task = asyncio.create_task(self._run(), name=f"call in {room}")
@@ -142,6 +92,7 @@ class Line:
             finally:
                 self.is_over = True
                 self._rise()
+                self._tell_ringer("ring-failed")
                 self._calls.forget(self)
                 self._calls.count()
 
@@ -161,6 +112,10 @@ class Line:
         if self._leg is not None:
             await self.put_out(self._leg, "restart")
         self.is_over = True
+        ringing, self._ringing = self._ringing, None
+        if ringing is not None and self._call is not None:
+            ringing.told("ring-failed")
+            await self._send(st.hung_up(self._call, "user_hangup"))
 
     # -- events of the chat --------------------------------------------------------------------
 
@@ -208,6 +163,10 @@ class Line:
                     await self._microphone(on)
                 case st.Leave():
                     self._rise()
+                case st.Accept(sdp):
+                    await self._accepted(sdp)
+                case st.Rang(outcome):
+                    self._tell_ringer(RANG[outcome])
 
     async def _send(self, what: Send) -> None:
         await self._calls.matrix.send_event(self.room, what.kind, what.content)
@@ -218,6 +177,9 @@ class Line:
         """Seat the caller, answer their offer; where that is not to be, reject it and say why."""
         assert self._call is not None
         call = self._call
+        ringing, self._ringing = self._ringing, None
+        if ringing is not None:  # they call at the same time, and theirs stands: they come by themselves
+            await self._withdraw(ringing)
         found = self._calls.stage_for(self.user, self.room)
         if isinstance(found, Several):
             self._call = None
@@ -237,17 +199,17 @@ class Line:
         await self._send(Send(*ev.answer(call.head, call.ours, answer)))
         await self._welcome(found, muted)
 
-    async def _seat(self, stage: LiveStage, sdp: str) -> str:
+    async def _seat(self, stage: LiveStage, sdp: str, offered: Offered | None = None) -> str:
         if stage.stage_id is None:
             raise Refused("no-stage")
         leg = self._leg = Leg(self, stage)
         await stage.sit(leg.session, self.user, leg, stage.stage_id, mic_gated=True)
-        return await self._offer(leg, sdp)
+        return await self._offer(leg, sdp, offered)
 
-    async def _offer(self, leg: Leg, sdp: str) -> str:
+    async def _offer(self, leg: Leg, sdp: str, offered: Offered | None = None) -> str:
         for left in reversed(range(_OFFER_TRIES)):
             try:
-                return (await leg.stage.offer(leg.session, leg, sdp)).sdp
+                return (await leg.stage.offer(leg.session, leg, sdp, offered)).sdp
             except Full as error:
                 if not left or error.retry_after_ms > 1000:
                     raise
@@ -270,18 +232,63 @@ class Line:
         """Something failed: the call ends, as far as the homeserver lets us say so."""
         call, self._call = self._call, None
         self._rise()
+        self._tell_ringer("ring-failed")
         if call is not None:
             try:
                 await self._send(st.hung_up(call, "unknown_error"))
             except EyvanError as error:
                 log.warning("call %s could not be hung up: %s", call.head.call_id, error)
 
+    # -- calls that we place -------------------------------------------------------------------
+
+    async def ring(self, stage: LiveStage, by_name: str, told: Callable[[str], None]) -> None:
+        if self._call is not None:
+            told("ring-there")
+            return
+        try:
+            offered = await stage.call_out()
+        except EyvanError as error:
+            log.warning("nobody can be called: %s", error)
+            told("ring-failed")
+            return
+        self._ringing = Ringing(stage, offered, told)
+        self._call = st.ring(new_session_id(), "eyvan-" + new_session_id(), self._calls.clock.now_ms())
+        await self.tell("call-ringing", stage=stage, by=by_name)
+        await self._send(Send(*ev.invite(self._call.head, self._call.ours, offered.sdp, self.user)))
+
+    async def _accepted(self, sdp: str) -> None:
+        """Whoever answers comes up to the stage, if that still stands; the microphone is theirs to open."""
+        ringing, self._ringing = self._ringing, None
+        if ringing is None:
+            return
+        try:
+            await self._seat(ringing.stage, sdp, ringing.offered)
+        except EyvanError as error:
+            log.warning("an answered call does not come about: %s", error)
+            ringing.told("ring-failed")
+            await self._withdraw(ringing)
+            await self._drop()
+            await self._explain(error)
+            return
+        outcome = await ringing.stage.ask(Asked(self.user, "accept", "call", f"call {new_txn_id()}"))
+        await self.tell(outcome.text, **outcome.args)
+
+    def _tell_ringer(self, sentence: str) -> None:
+        ringing, self._ringing = self._ringing, None
+        if ringing is not None:
+            ringing.told(sentence)
+            self.must(lambda: self._withdraw(ringing))
+
+    @staticmethod
+    async def _withdraw(ringing: Ringing) -> None:
+        await ringing.stage.withdraw(ringing.offered)
+
     # -- what the stage tells ------------------------------------------------------------------
 
     async def told(self, leg: Leg, key: str, by_name: str) -> None:
         if leg is not self._leg:
             return
-        sentence = _TOLD.get(key) or "tell-" + key.replace("_", "-")
+        sentence = TOLD.get(key) or "tell-" + key.replace("_", "-")
         if sentence in keys("en"):
             await self.tell(sentence, by=by_name or self._calls.say("call-somebody"))
 
@@ -302,7 +309,7 @@ class Line:
         call, self._call = self._call, None
         if call is not None:
             await self._send(st.hung_up(call, "user_hangup"))
-            await self.tell(_BYES.get(reason, "call-over-ended"), stage=leg.stage)
+            await self.tell(BYES.get(reason, "call-over-ended"), stage=leg.stage)
 
     # -- keys ----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from bridge.errors import EyvanError
@@ -26,7 +26,8 @@ from bridge.live.ports import Clock, InboxRow, JsonObject
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
 from bridge.matrix import call_events as ev
-from bridge.matrix.call_line import Line, Several
+from bridge.matrix.call_line import Line
+from bridge.matrix.call_seat import Several
 from bridge.telemetry import metrics
 from bridge.text import Lang, say
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MAX_LINES = 2_000  # chats in which something happens at once; the next is told that we are busy, by silence of its own
 MAX_WISHES = 10_000  # people who asked for a stage; the oldest is forgotten, and asked again
+MAX_RINGING = 32  # chats that are opened for a call at once; the next is told that it failed
 _CLOSE_S = 3.0
 _READ_S = 10.0
 _DIGIT = re.compile(r"[0-9۰-۹]\Z")
@@ -49,6 +51,8 @@ class CallMatrix(Protocol):
 
     async def send_event(self, room: RoomId, kind: str, content: JsonObject) -> EventId: ...
 
+    async def chat_with(self, user: UserId) -> RoomId: ...
+
     async def is_chat_with(self, room: RoomId, user: UserId) -> bool: ...
 
 
@@ -62,6 +66,7 @@ class Calls:
         self.bot, self.matrix, self.clock, self._lang, self._prefix = bot, matrix, clock, lang, prefix
         self._lines: dict[RoomId, Line] = {}
         self._wishes: OrderedDict[UserId, RoomId] = OrderedDict()
+        self._ringing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     # -- in ------------------------------------------------------------------------------------
@@ -71,6 +76,28 @@ class Calls:
         self._wishes.move_to_end(user)
         if len(self._wishes) > MAX_WISHES:
             self._wishes.popitem(last=False)
+
+    def ring(self, user: UserId, room: RoomId, by_name: str, told: Callable[[str], None]) -> None:
+        if self._closed or len(self._ringing) >= MAX_RINGING:
+            told("ring-failed")
+            return
+        task = asyncio.create_task(self._ring(user, room, by_name, told), name=f"ring {user}")
+        self._ringing.add(task)
+        task.add_done_callback(self._ringing.discard)
+
+    async def _ring(self, user: UserId, room: RoomId, by_name: str, told: Callable[[str], None]) -> None:
+        stage = self.rooms.of_room(room)
+        try:
+            chat = await self.matrix.chat_with(user)
+        except EyvanError as error:
+            log.warning("no chat with %s: %s", user, error)
+            told("ring-failed")
+            return
+        line = self._line(chat, user)
+        if line is None or stage is None:
+            told("ring-failed")
+        else:
+            line.must(lambda: line.ring(stage, by_name, told))
 
     def wanted(self, event: Mapping[str, Any]) -> bool:
         """Whether an event of a transaction says anything to a call. Never raises."""
@@ -106,6 +133,9 @@ class Calls:
 
     async def close(self) -> None:
         self._closed = True
+        for task in list(self._ringing):
+            task.cancel()
+        await asyncio.gather(*self._ringing, return_exceptions=True)
         lines = list(self._lines.values())
         for line in lines:
             line.bye_all()

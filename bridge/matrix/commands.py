@@ -44,6 +44,7 @@ _STAGE_WORDS: dict[str, ActName] = {
     "listener": "to_audience", "شنونده": "to_audience",
     "moderator": "make_moderator", "گرداننده": "make_moderator",
     "invite": "invite", "دعوت": "invite",
+    "ring": "ring", "زنگ": "ring",
     "mute": "mute", "بی‌صدا": "mute",
     "unmute": "unmute", "باصدا": "unmute",
     "kick": "kick", "بیرون": "kick",
@@ -68,7 +69,7 @@ _SOUNDS = {
 }  # fmt: skip
 _PLAYER = frozenset({"whep", "player", "stream", "پخش"})
 _ABOUT_SOMEBODY: frozenset[ActName] = frozenset(
-    {"bring_up", "to_audience", "make_moderator", "invite", "mute", "unmute", "kick"}
+    {"bring_up", "to_audience", "make_moderator", "invite", "mute", "unmute", "kick", "ring"}
 )
 
 

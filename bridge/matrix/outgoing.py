@@ -280,6 +280,28 @@ class Outgoing:
 
     # Direct chats
 
+    async def chat_with(self, user: UserId) -> RoomId:
+        """The direct chat with ``user``, which is opened where there is none that can be used: one that was encrypted
+        since carries no call. Raises as `tell`."""
+        lock = self._dm_locks.setdefault(user, asyncio.Lock())
+        async with lock:
+            known = await self._values.get_value(_DM_KEY + user)
+            if known and await self._is_usable(RoomId(known), user):
+                return RoomId(known)
+            room = await self._open_direct_chat(user)
+            await self._values.set_value(_DM_KEY + user, room)
+            return room
+
+    async def _is_usable(self, room: RoomId, user: UserId) -> bool:
+        try:
+            if await self.read_state(room, "m.room.encryption", "") is not None:
+                return False
+            await self._invite_again(room, user)
+        except MatrixRefused as error:
+            log.info("room %s: direct chat with %s is of no use any more: %s", room, user, error)
+            return False
+        return True
+
     async def is_chat_with(self, room: RoomId, user: UserId) -> bool:
         """Whether ``room`` is the direct chat that was opened with ``user``."""
         return await self._values.get_value(_DM_KEY + user) == room
@@ -287,15 +309,18 @@ class Outgoing:
     async def _tell_in(self, room: RoomId, user: UserId, text: str, html: str) -> EventId | None:
         """Tell it in a chat opened before; who left is invited again. None where that chat is of no use any more."""
         try:
-            member = await self.read_state(room, "m.room.member", user)
-            if (member or {}).get("content", {}).get("membership") not in ("join", "invite"):
-                # Not POST /invite, which cannot say that it is a direct chat.
-                invitation = {"membership": "invite", "is_direct": True}
-                await self._put_state(room, "m.room.member", user, invitation)
+            await self._invite_again(room, user)
             return await self.send(room, text, html, reply_to=None, txn=new_txn_id())
         except MatrixRefused as error:
             log.info("room %s: direct chat with %s is of no use any more: %s", room, user, error)
             return None
+
+    async def _invite_again(self, room: RoomId, user: UserId) -> None:
+        member = await self.read_state(room, "m.room.member", user)
+        if (member or {}).get("content", {}).get("membership") not in ("join", "invite"):
+            # Not POST /invite, which cannot say that it is a direct chat.
+            invitation = {"membership": "invite", "is_direct": True}
+            await self._put_state(room, "m.room.member", user, invitation)
 
     async def _open_direct_chat(self, user: UserId) -> RoomId:
         """In ``private_chat`` the guest has level 0 and turning on encryption needs 100: a bot without device keys

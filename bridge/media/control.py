@@ -4,7 +4,8 @@ They travel over a Unix socket pair (``SOCK_STREAM``) that the control process h
 of length, big endian, then one JSON object with its type under ``t``. The first frame is ``Start``;
 the worker answers ``Started`` or ``Failed``. Every request carries an ``id`` and gets one ``Reply``.
 
-    control → worker   Start · Join · Gate · Hush · LeaveOut · Tune · Leave · Home · CloseStage · Stream · GetStats
+    control → worker   Start · Join · MakeOffer · Gate · Hush · LeaveOut · Tune · Leave · Home · CloseStage · Stream
+                       GetStats
     worker → control   Started · Failed · Reply · Connected · Gone · Pressed · LevelsNow · Frames
 """
 
@@ -149,6 +150,14 @@ class Join:
     csrc: int = 0
     home: int = 0  # the worker that mixes the stage
     sound: Sound = "voice"
+    answer_to: str = ""  # the offer that we made; ``offer`` is its answer then
+
+
+@dataclass(frozen=True, slots=True)
+class MakeOffer:
+    """The reply's SDP is an offer for somebody who is called; the worker remembers nothing of it."""
+
+    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +289,7 @@ class Frames:
     frames: tuple[str, ...]
 
 
-ToWorker = Start | Join | Gate | Hush | LeaveOut | Tune | Leave | Home | CloseStage | Stream | GetStats
+ToWorker = Start | Join | MakeOffer | Gate | Hush | LeaveOut | Tune | Leave | Home | CloseStage | Stream | GetStats
 ToControl = Started | Failed | Reply | Connected | Gone | Pressed | LevelsNow | Frames
 Message = ToWorker | ToControl
 _TYPES: dict[str, Any] = {each.__name__: each for each in typing.get_args(Message)}

@@ -24,6 +24,7 @@ from bridge.media.fanout import TICK_MS, Sender
 from bridge.media.keypad import Keypad
 from bridge.media.reports import Reports
 from bridge.media.sdp import Offer, Ours
+from bridge.media.sdp_offer import Offered
 from bridge.media.stun import Address
 from bridge.media.trunk import FarVoice
 from bridge.media.voice import Voice
@@ -87,9 +88,9 @@ class _Credentials:
 
     __slots__ = ("local_password", "local_ufrag", "remote_password", "remote_ufrag")
 
-    def __init__(self, offer: Offer, worker: int) -> None:
-        self.local_ufrag = stun.new_ufrag(worker)
-        self.local_password = secrets.token_hex(16)
+    def __init__(self, offer: Offer, worker: int, ours: Offered | None = None) -> None:
+        self.local_ufrag = stun.new_ufrag(worker) if ours is None else ours.ufrag
+        self.local_password = secrets.token_hex(16) if ours is None else ours.password
         self.remote_ufrag, self.remote_password = offer.ufrag, offer.password
 
 
@@ -97,9 +98,19 @@ class Peer:
     """Owned by the worker, which calls everything here from its one loop; has no task and no socket."""
 
     def __init__(
-        self, hub: Hub, stage: str, name: str, owner: str, csrc: int, offer: Offer, now: float, seat: int = 0
+        self,
+        hub: Hub,
+        stage: str,
+        name: str,
+        owner: str,
+        csrc: int,
+        offer: Offer,
+        now: float,
+        seat: int = 0,
+        offered: Offered | None = None,
     ) -> None:
-        """``seat`` spreads listeners over the phases of longer packets (fanout.Sender)."""
+        """``seat`` spreads listeners over the phases of longer packets (fanout.Sender). ``offered``: it was we who
+        called, and ``offer`` is the answer."""
         self.hub, self.stage, self.name, self.owner, self.csrc, self.seat = hub, stage, name, owner, csrc, seat
         self.speak = False
         self.voice = hub.voice_for(stage, owner, csrc)
@@ -108,9 +119,9 @@ class Peer:
         self.last_heard = self._offered_at = now
         self.path = ""  # "udp" or "tcp" once connected; a peer that takes another's place goes on from its path
         self._offer = offer
-        self._session = secrets.randbits(62)
+        self._session = secrets.randbits(62) if offered is None else offered.session
         self._version = 0
-        self._current = _Credentials(offer, hub.settings.number)
+        self._current = _Credentials(offer, hub.settings.number, offered)
         self._pending: _Credentials | None = None  # an ICE restart that no check has used yet
         identity = hub.identity
         self._fingerprint = identity.fingerprint  # of our association; the worker's may be another by the next answer

@@ -352,7 +352,8 @@ _MUSIC = "stereo=1;sprop-stereo=1;maxaveragebitrate=128000"
 """Browsers send one channel at 32 kbit/s unless they are asked for more. Music is never taken for silence: no DTX."""
 
 
-def _opus_section(offer: Offer, ours: Ours, section: Section, direction: str) -> list[str]:
+def opus_section(offer: Offer, ours: Ours, section: Section, direction: str) -> list[str]:
+    """The lines of a section of sound; ``direction`` is ours."""
     opus, red = offer.payload_type, offer.red
     # First what they shall send: copies, as all the listeners hear what a speaker's link loses (RFC 8829 §5.3.1).
     formats = [str(each) for each in ((red, opus) if direction in ("sendrecv", "recvonly") else (opus, red)) if each]
@@ -375,12 +376,12 @@ def _opus_section(offer: Offer, ours: Ours, section: Section, direction: str) ->
 
 def _voice(offer: Offer, ours: Ours, section: Section) -> list[str]:
     """Payload type and extension ids are those of the whole bundle (RFC 9143 §9.1)."""
-    return _opus_section(offer, ours, section, "recvonly")
+    return opus_section(offer, ours, section, "recvonly")
 
 
 def _audio(offer: Offer, ours: Ours, section: Section) -> list[str]:
     return [
-        *_opus_section(offer, ours, section, offer.direction),
+        *opus_section(offer, ours, section, offer.direction),
         "a=msid:eyvan stage",
         f"a=ssrc:{ours.ssrc} cname:{ours.cname}",
         f"a=ssrc:{ours.ssrc} msid:eyvan stage",

@@ -17,6 +17,7 @@ import gc
 import itertools
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -25,7 +26,7 @@ from collections import deque
 from collections.abc import Callable
 
 from bridge.errors import NotFound, Theirs, Unavailable
-from bridge.media import sdp, stun
+from bridge.media import sdp, sdp_offer, stun
 from bridge.media.control import (
     CloseStage,
     Connected,
@@ -39,6 +40,7 @@ from bridge.media.control import (
     Leave,
     LeaveOut,
     LevelsNow,
+    MakeOffer,
     Message,
     Pressed,
     Reply,
@@ -156,6 +158,8 @@ class Worker:
                     peer = self._join(request)
                     answer = peer.answer(self.addresses, self.port, self.tcp_port, music=request.sound == "music")
                     return Reply(request.id, sdp=answer, csrc=peer.csrc)
+                case MakeOffer():
+                    return Reply(request.id, sdp=self._offer())
                 case Gate():
                     self._gate(request)
                 case LeaveOut():
@@ -205,7 +209,8 @@ class Worker:
             self._remove(known)
         stage = self._stages.get(request.stage) or self._open(request.stage, request.home, request.sound)
         csrc = request.csrc
-        peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now, next(self._seats))
+        offered = sdp_offer.offered(request.answer_to) if request.answer_to else None
+        peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now, next(self._seats), offered)
         if known is not None:
             peer.path, peer.sender.left_out = known.path, known.sender.left_out
         self._peers[request.peer] = peer
@@ -232,6 +237,19 @@ class Worker:
             if stage.is_home:
                 self._emit(LevelsNow(stage.name, {}))  # what the former home told last is not so any more
         self._drop_if_empty(stage)
+
+    def _offer(self) -> str:
+        ours = sdp.Ours(
+            ssrc=0,
+            cname="",
+            ufrag=stun.new_ufrag(self.settings.number),
+            password=secrets.token_hex(16),
+            fingerprint=self.identity.fingerprint,
+            addresses=self.addresses,
+            port=self.port,
+            tcp_port=self.tcp_port,
+        )
+        return sdp_offer.offer(ours, secrets.randbits(62))
 
     def _drop_if_empty(self, stage: Stage) -> None:
         if stage.is_empty:

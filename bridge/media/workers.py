@@ -31,6 +31,7 @@ from bridge.media.control import (
     Leave,
     LeaveOut,
     LevelsNow,
+    MakeOffer,
     Message,
     Pressed,
     Sound,
@@ -287,7 +288,23 @@ class Workers:
 
     # -- live.ports.Media ------------------------------------------------------------------------
 
-    async def join(self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool) -> Answer:
+    async def offer(self, stage: StageId, peer: PeerId) -> str:
+        """The peer has its seat from now on, where its answer will be taken."""
+        await self._ready()
+        if len(self._placement) >= self._settings.max_peers:
+            raise Full(f"this relay takes {self._settings.max_peers} connections at once", retry_after_ms=10_000)
+        seat = self._placement.join(stage, peer, speak=False)
+        if seat is None:
+            raise Unavailable("the media worker is starting again")
+        try:
+            return (await self._link_of(seat).request(MakeOffer)).sdp
+        except BaseException:
+            self._forget(peer)
+            raise
+
+    async def join(
+        self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool, answer_to: str = ""
+    ) -> Answer:
         await self._ready()
         seat = self._placement.seat(peer)
         if seat is not None and seat.stage != stage:
@@ -307,7 +324,9 @@ class Workers:
         where, sound = seat, self._sounds.get(stage, "voice")
         try:
             reply = await self._link_of(where).request(
-                lambda number: Join(number, stage, peer, owner, offer, hear, speak, where.csrc, home or 0, sound)
+                lambda number: Join(
+                    number, stage, peer, owner, offer, hear, speak, where.csrc, home or 0, sound, answer_to
+                )
             )
         except BaseException:
             if is_new and self._placement.seat(peer) is seat:

@@ -110,6 +110,16 @@ class AwaitCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Ring:
+    """The person is invited, and called where they are not connected. ``ref``: as in `Answer`; what came of it is told
+    there."""
+
+    user: UserId
+    by: UserId
+    ref: str
+
+
+@dataclass(frozen=True, slots=True)
 class RevokeLinks:
     user: UserId
 
@@ -163,6 +173,7 @@ Effect = (
     | PostCard
     | SendLink
     | AwaitCall
+    | Ring
     | RevokeLinks
     | Record
     | CloseStage

@@ -33,6 +33,7 @@ ActName = Literal[
     "link_player",
     "revoke_links",
     "call",
+    "ring",
     "help",
 ]
 

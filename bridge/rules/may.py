@@ -19,7 +19,7 @@ from bridge.rules.state import Grant, StageState
 
 _AGAINST: frozenset[ActName] = frozenset({"to_audience", "mute", "kick"})
 _ON_OTHERS: frozenset[ActName] = frozenset(
-    {"bring_up", "invite", "to_audience", "mute", "unmute", "kick", "make_moderator", "not_now"}
+    {"bring_up", "invite", "to_audience", "mute", "unmute", "kick", "make_moderator", "not_now", "ring"}
 )
 
 Why = tuple[str, Mapping[str, Any]]
@@ -96,9 +96,9 @@ def _why_not_on(state: StageState, ask: Asked) -> Why | None:
             return "not-moderator", {}  # else the bot's power would undo what a moderator did
     elif _is_too_high(state, ask, target, by_level):
         return "target-higher", {"name": state.name(target)}
-    if act in ("bring_up", "invite") and state.policy.permission(target) < Permission.speak:
+    if act in ("bring_up", "invite", "ring") and state.policy.permission(target) < Permission.speak:
         return "target-not-permitted", {"name": state.name(target)}
-    if act in ("bring_up", "invite", "make_moderator") and _is_full(state, target):
+    if act in ("bring_up", "invite", "ring", "make_moderator") and _is_full(state, target):
         return "stage-full", {"limit": state.room.stage.speaker_limit if state.room.stage else 0}
     if act == "not_now" and state.hand_of(target) is None:
         return "no-hand", {"name": state.name(target)}

@@ -21,6 +21,7 @@ from bridge.rules.effects import (
     KickMember,
     Record,
     RevokeLinks,
+    Ring,
     SendLink,
     Tell,
     WriteState,
@@ -135,6 +136,15 @@ def _invite(state: StageState, ask: Asked, now: int) -> Step:
         return state, []
     state = replace(state, invitations={**state.invitations, target: ask.actor})
     return state, [Keep(), Tell(target, "invited", ask.actor, by_chat=True)]
+
+
+def _ring(state: StageState, ask: Asked, now: int) -> Step:
+    """An invitation that goes by telephone: whoever answers has accepted."""
+    target = ask.target or ask.actor
+    if state.room.place(target) == "stage":
+        return state, []
+    state = replace(state, invitations={**state.invitations, target: ask.actor})
+    return state, [Keep(), Tell(target, "invited", ask.actor), Ring(target, ask.actor, ask.ref)]
 
 
 def _accept(state: StageState, ask: Asked, now: int) -> Step:
@@ -320,5 +330,6 @@ _DO: Mapping[ActName, Callable[[StageState, Asked, int], Step]] = {
     "link_player": _link,
     "revoke_links": _revoke_links,
     "call": _call,
+    "ring": _ring,
     "help": _help,
 }

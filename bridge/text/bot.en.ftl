@@ -19,7 +19,7 @@ help =
     `{ $prefix }link revoke` – make your earlier links void
     For moderators
     `{ $prefix }stage start [topic]` · `end` · `status` · `topic <text>` · `sound voice|music|low`
-    `{ $prefix }stage speaker|listener|moderator|mute|unmute|invite|kick @user:server`
+    `{ $prefix }stage speaker|listener|moderator|mute|unmute|invite|ring|kick @user:server`
     `{ $prefix }hands` – who wants to speak
 
 # Why not
@@ -184,3 +184,10 @@ widget-name = Live stage
 confirm-first = Not yet: the bot has written to you in your direct chat. Answer its message { $code } there with 👍, then press again.
 confirm-question = Somebody moderates “{ $topic }” in your name, by the widget in the room: code { $code }. Is this code on your own screen? Then answer this message with { $yes }. If it is not you, do nothing; nothing is done in your name then.
 confirm-thanks = { $code }: confirmed. You can moderate by the widget now.
+call-ringing = { $by } invites you to speak in “{ $topic }”. Answer the call to come up (your microphone stays off until you press 2), or decline it.
+done-ring = I am calling { $name }.
+ring-declined = { $name } declined the call.
+ring-busy = { $name } is busy.
+ring-no-answer = { $name } did not answer. The invitation stands.
+ring-there = { $name } is connected already and sees the invitation.
+ring-failed = { $name } could not be called. The invitation stands: `{ $prefix }accept`

@@ -19,7 +19,7 @@ help =
     `{ $prefix }link revoke` – پیوندهای پیشین شما باطل می‌شود
     برای گرداننده‌ها
     `{ $prefix }stage start [موضوع]` · `end` · `status` · `topic <متن>` · `sound voice|music|low`
-    `{ $prefix }stage speaker|listener|moderator|mute|unmute|invite|kick @user:server`
+    `{ $prefix }stage speaker|listener|moderator|mute|unmute|invite|ring|kick @user:server`
     `{ $prefix }hands` – چه کسانی می‌خواهند حرف بزنند
 
 not-in-room = شما (دیگر) در این اتاق نیستید، پس این کار شدنی نیست.
@@ -166,3 +166,10 @@ widget-name = نشست زنده
 confirm-first = هنوز نه: ربات در گفت‌وگوی خصوصی برایتان نوشته است. آنجا به پیام { $code } با 👍 پاسخ دهید و دوباره بزنید.
 confirm-question = کسی به نام شما با ابزارک اتاق «{ $topic }» را می‌گرداند: کد { $code }. همین کد روی صفحهٔ خودتان هم هست؟ پس به این پیام با { $yes } پاسخ دهید. اگر شما نیستید کاری نکنید؛ آن‌گاه کاری به نام شما انجام نمی‌شود.
 confirm-thanks = { $code }: تأیید شد. اکنون با ابزارک می‌توانید نشست را بگردانید.
+call-ringing = { $by } شما را در «{ $topic }» به صحنه دعوت می‌کند. تماس را پاسخ دهید تا بیایید (میکروفونتان بسته می‌ماند تا 2 را بزنید)، یا ردش کنید.
+done-ring = با { $name } تماس می‌گیرم.
+ring-declined = { $name } تماس را رد کرد.
+ring-busy = { $name } مشغول است.
+ring-no-answer = { $name } پاسخ نداد. دعوت سر جایش است.
+ring-there = { $name } همین حالا وصل است و دعوت را می‌بیند.
+ring-failed = تماس با { $name } نشد. دعوت سر جایش است: `{ $prefix }accept`

@@ -27,6 +27,7 @@ from tests.helpers.relay import (
     two_workers,
     until,
 )
+from tests.helpers.rtc import RtcClient
 from tests.helpers.tone import level_at, ratio_at, rms_dbfs
 
 
@@ -253,3 +254,29 @@ async def test_junk_offers_are_refused_by_field_and_disturb_nothing(relay: tuple
         assert set((await workers.stats()).peers) == {ava.peer, ben.peer}
         heard = await ben.client.hear(lambda heard: ratio_at(heard, 440) > 30, window_s=1)
         assert loud(440)(heard)
+
+
+async def test_somebody_who_is_called_answers_our_offer(relay: tuple[Workers, Witness]) -> None:
+    """An offer of the relay's is as good as one of theirs; one that nobody answers leaves nothing behind."""
+    workers, stage = relay[0], StageId("stage")
+    async with on_stage(workers, ("ava", True)) as (ava,):
+        called = RtcClient()
+        try:
+            offer = await workers.offer(stage, PeerId("called"))
+            answer = await called.accept(offer)
+            await workers.join(stage, PeerId("called"), "ben", answer, hear=True, speak=True, answer_to=offer)
+            await called.connected()
+            called.say(660)
+            ava.client.say(440)
+            await called.hear(loud(440))
+            await ava.client.hear(loud(660))
+            await workers.leave(PeerId("called"))
+            with pytest.raises(NotFound):
+                await workers.gate(PeerId("called"), hear=True, speak=True)
+            unanswered = PeerId("never")
+            await workers.offer(stage, unanswered)
+            await workers.leave(unanswered)
+            with pytest.raises(BadInput, match="answer_to"):
+                await workers.join(stage, unanswered, "ben", answer, hear=True, speak=True, answer_to="v=0")
+        finally:
+            await called.close()

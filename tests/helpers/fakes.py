@@ -333,13 +333,17 @@ class FakeMedia:
         self.watch()
 
     async def join(
-        self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool
+        self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool, answer_to: str = ""
     ) -> FakeAnswer:
         await self._call("join", stage, peer, owner)
         known = self.peers.get(peer)
         made = self.peers[peer] = FakePeer(stage, owner, hear, speak, known.csrc if known else next(self._csrc))
         self._changed(made)
         return FakeAnswer("answer to " + offer, made.csrc)
+
+    async def offer(self, stage: StageId, peer: PeerId) -> str:
+        await self._call("offer", stage, peer)
+        return f"offer for {peer}"
 
     async def gate(self, peer: PeerId, *, hear: bool, speak: bool) -> None:
         await self._call("gate", peer, hear, speak)

@@ -122,6 +122,17 @@ class RtcClient:
         self.offer = self.pc.localDescription.sdp
         self.answer = await answer_offer(self.offer)
         await self.pc.setRemoteDescription(RTCSessionDescription(self.answer, "answer"))
+        await self.connected(within_s)
+
+    async def accept(self, offer: str) -> str:
+        """The answer to an offer of the other side; then wait for ``connected``."""
+        await self.pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        self.pc.addTrack(self._mouth)
+        await self.pc.setLocalDescription(await self.pc.createAnswer())
+        return str(self.pc.localDescription.sdp)
+
+    async def connected(self, within_s: float = 60) -> None:
+        """ICE and DTLS are up. Raises ConnectionError where they fail."""
         async with asyncio.timeout(within_s):
             while self.pc.connectionState != "connected":
                 if self.pc.connectionState in ("failed", "closed"):

@@ -69,6 +69,22 @@ class Telephone:
         if self.version != 0:
             await self.send("select_answer", selected_party_id=self.answer["party_id"])
 
+    async def rung(self) -> str:
+        """The bot calls: its offer. The call is this device's to answer from now on."""
+
+        def is_it(event: Mapping[str, Any]) -> bool:
+            return bool(event["type"] == "m.call.invite" and event["content"].get("invitee") == self.person.user)
+
+        invite = (await self.person.wait_for_event(self.chat, is_it, HANG_S))["content"]
+        self.call_id = invite["call_id"]
+        return str(invite["offer"]["sdp"])
+
+    async def pick_up(self, offer: str) -> None:
+        """Returns when sound can flow and the bot has said that it takes this device."""
+        await self.send("answer", answer={"type": "answer", "sdp": await self.sound.accept(offer)})
+        await self.sound.connected()
+        assert (await self.event("select_answer"))["selected_party_id"] == self.party
+
     async def hold(self, *, off: bool = False) -> None:
         """As the hold button does: a new offer, answered by negotiation."""
         (transceiver,) = self.sound.pc.getTransceivers()

@@ -30,8 +30,10 @@ function play() {
 }
 
 window.phone = {
-  incoming,
   ended,
+  get incoming() {
+    return { length: incoming.length };
+  },
   async start({ homeserver, user, device, token }) {
     client = createClient({ baseUrl: homeserver, userId: user, deviceId: device, accessToken: token });
     client.on("Call.incoming", (one) => incoming.push(watch(one)));

@@ -45,3 +45,9 @@ def test_timestamps_wrap_and_begin_anew() -> None:
 @pytest.mark.parametrize("payload", [b"", b"\x01\x80\x00", b"\x10\x0a\x00\xa0", b"\xff" * 4])
 def test_what_is_no_key_says_nothing(payload: bytes) -> None:
     assert Keypad().take(1, payload, 1.0) is None
+
+
+def test_a_flood_is_cut_short() -> None:
+    flood = [(1 + 0.001 * n, 1000 * n, n % 10, True) for n in range(900)]
+    assert len(pressed(*flood)) == 10
+    assert pressed(*flood, *press(3, 2_000_000, 5)).endswith("5")

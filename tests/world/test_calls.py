@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -179,3 +180,54 @@ async def test_nothing_is_met_with_silence(world: World, stage: StageHandle) -> 
         await phone.call()
         await phone.send("hangup")
         await stage.host.send(stage.room_id, "!stage end")
+
+
+async def test_the_bot_calls_whom_a_moderator_invites(world: World, stage: StageHandle) -> None:
+    """Who answers comes up to the stage; declined and busy are told; of two calls at once the lesser id stands."""
+    ben = await ben_talks(world, stage)
+
+    async def ring(phone: Telephone) -> str:
+        await stage.host.send(stage.room_id, f"!stage ring {phone.person.user}")
+        return await phone.rung()
+
+    async def host_is_told(*words: str) -> None:
+        def is_it(event: Mapping[str, Any]) -> bool:
+            return all(word in str(event["content"].get("body")) for word in words)
+
+        await stage.host.wait_for_event(stage.room_id, is_it, HANG_S)
+
+    async with phone_of(world, "cyrus", stage) as phone, phone_of(world, "cyrus", stage) as tablet:
+        offer = await ring(phone)
+        tablet.call_id = phone.call_id
+        await phone.told("invites you to speak")
+        await phone.pick_up(offer)
+        await tablet.send("answer", answer={"type": "answer", "sdp": "v=0"})  # too late: the first one was taken
+        await hears(phone)
+        await phone.told("You are on the stage, your microphone is off")
+        assert level_at(ben.recent(0.5), CALLER) < -60
+        await phone.person.send(phone.chat, "2")
+        await heard(ben)
+        await phone.send("hangup")
+    async with phone_of(world, "dara", stage) as phone:
+        await ring(phone)
+        await phone.send("reject")
+        await host_is_told("dara declined the call")
+    async with phone_of(world, "ava", stage) as phone:
+        await ring(phone)
+        await phone.send("hangup", reason="user_busy")
+        await host_is_told("ava is busy")
+        await phone.event("hangup")  # so that no other device of hers goes on ringing
+
+
+async def test_both_call_at_once(world: World, stage: StageHandle) -> None:
+    async with phone_of(world, "ben", stage) as phone:
+        await stage.host.send(stage.room_id, f"!stage ring {phone.person.user}")
+        await phone.rung()
+        placed = phone.call_id
+        phone.call_id = "~"  # sorts after the bot's
+        await phone.send("invite", offer={"type": "offer", "sdp": "v=0"}, lifetime=60_000)
+        assert (await phone.event(*CHAT_ANSWER))["reason"] == "replaced"
+        phone.call_id = "!"
+        await phone.call()
+        assert (await phone.event("hangup", call_id=placed))["reason"] == "replaced"
+        await phone.send("hangup")

@@ -97,4 +97,38 @@ async def test_a_call_with_its_own_buttons(
     await stage.host.send(stage.room_id, "!stage end")
     assert await phone.ended() == "user_hangup"
     await notes.close()
+    await phone.page.close()
     tell(f"call button → connected {up:.2f} s")
+
+
+async def test_it_rings(world: World, origin: str, chromium: Browser) -> None:
+    """The bot's own offer, answered by a browser: heard and hears, held and taken up again; another is declined."""
+    stage = await world.new_stage(topic="Ringing")
+    await world.set_role(stage, "ben", "speaker")
+    ben = await world.client("ben", stage)
+    ben.say(sine(PAGE, 1.0), loop=True)
+    await ben.mic(True)
+    dara = world.users["dara"]
+    await open_line(dara, stage.room_id, world.bot)
+    phone = await SdkPhone.open(chromium, origin, dara)
+    await stage.host.send(stage.room_id, f"!stage ring {dara.user}")
+    await phone.wait("phone.incoming.length > 0", "it rings")
+    await phone.do("answer()")
+    await phone.connected()
+    await hears(phone)
+    await ben.wait(lambda c: c.speaker(dara.user), HANG_S, "who answers comes up to the stage")
+    assert level_at(ben.recent(0.5), CALLER) < -60
+    await phone.do("press('2')")
+    await heard(ben)
+    await phone.do("hold(true)")
+    await phone.wait("!document.querySelector('audio').srcObject.getAudioTracks().length", "hold ends the sound")
+    await phone.do("hold(false)")
+    await hears(phone)
+    await phone.do("hangup()")
+    await ben.wait(lambda c: (p := c.speaker(dara.user)) and not p.connected, HANG_S, "she has hung up")
+    await world.set_role(stage, "dara", "listener")
+    await ben.wait(lambda c: not c.speaker(dara.user), HANG_S, "she is in the audience")
+    await stage.host.send(stage.room_id, f"!stage ring {dara.user}")
+    await phone.wait("phone.incoming.length > 1", "it rings again")
+    await phone.do("decline()")
+    await stage.host.wait_for_event(stage.room_id, lambda e: "dara declined" in str(e["content"].get("body")), HANG_S)
