@@ -13,6 +13,7 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
 
 from aiohttp import web
 from yarl import URL
@@ -38,6 +39,7 @@ from bridge.matrix.outgoing import Outgoing
 from bridge.matrix.partner_calls import Line, PartnerCalls, Parts
 from bridge.matrix.widgets import StageWidgets, can_be_shown
 from bridge.media.control import WorkerSettings
+from bridge.media.front import Front
 from bridge.media.report import publish
 from bridge.media.workers import Workers
 from bridge.rules.authority import Permission, Policy
@@ -47,6 +49,7 @@ from bridge.web.health import HealthServer
 from bridge.web.livekit import LiveKit, service_url
 from bridge.web.livekit_proxied import Proxied
 from bridge.web.server import WebServer
+from bridge.web.tls import OwnTls, PassOn
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +98,7 @@ class App:
         self._clock = WallClock()
         self._ready: str | None = "starting"
         self._partners: PartnerCalls | None = None
+        self._front: Front | None = None  # the single port, where there is one
 
     async def run(self) -> None:
         """Raises ConfigError where the operator must act, other EyvanErrors where the start failed."""
@@ -171,7 +175,8 @@ class App:
             bitrate=media.bitrate,
             listener_packet_ms=media.listener_packet_ms,
             tcp=media.tcp,
-            tcp_announce_port=media.tcp_announce_port,
+            tcp_handed=bool(media.tcp_single_port),
+            tcp_announce_port=media.tcp_single_port or media.tcp_announce_port,
         )
 
     def _world(
@@ -311,6 +316,9 @@ class App:
             metrics.gauge("eyvan_events", "Events in them").set(incoming.events)
             metrics.gauge("eyvan_events_malformed", "Of these, passed over").set(incoming.malformed)
             metrics.gauge("eyvan_requests_refused", "Requests with a wrong token or body").set(incoming.refused)
+            if self._front is not None:
+                text = "Connections to media.tcp_single_port that were for nobody here"
+                metrics.gauge("eyvan_front_refused", text).set(self._front.refused)
             with contextlib.suppress(EyvanError):
                 publish(await workers.stats())
             return metrics.render()
@@ -321,6 +329,7 @@ class App:
         for part, where in ((page, config.web), (health, config.health)):
             parts.push_async_callback(part.close)
             await _open(part.start(), where.hostname, where.port)
+        await self._single_port(parts, page, workers)
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.add_routes(incoming.routes())
         if calls is not None and config.matrixrtc.claim_rtc:
@@ -330,6 +339,26 @@ class App:
         await runner.setup()
         own = config.appservice
         await _open(web.TCPSite(runner, own.hostname, own.port).start(), own.hostname, own.port)
+
+    async def _single_port(self, parts: contextlib.AsyncExitStack, page: WebServer, workers: Workers) -> None:
+        """The port that page and sound share, where there is one."""
+        settings, media = self._config.web, self._config.media
+        if not media.tcp_single_port:
+            return
+        tls: OwnTls | PassOn
+        if settings.tls_certificate:
+            tls = OwnTls(Path(settings.tls_certificate), Path(settings.tls_key), page.connection)
+        else:
+            host, _, port = settings.tls_pass_to.rpartition(":")
+            tls = PassOn(host.strip("[]"), int(port))
+        parts.push_async_callback(tls.close)
+
+        async def listen() -> None:
+            front = Front(media.bind, media.tcp_single_port, tls.take, workers.take_connection)
+            parts.callback(front.close)
+            self._front = front
+
+        await _open(listen(), media.bind, media.tcp_single_port)
 
 
 async def _open(start: Awaitable[None], hostname: str, port: int) -> None:

@@ -190,6 +190,16 @@ class WebConfig:
     trusted_proxies: tuple[str, ...] = key(
         ("127.0.0.1", "::1"), "Proxies whose X-Forwarded-For is believed: addresses or networks.", _networks
     )
+    tls_certificate: str = key(
+        "", "PEM file with the certificate chain of the page, where media.tcp_single_port serves it without a proxy. "
+        "Read again when it changes.",
+    )  # fmt: skip
+    tls_key: str = key("", "PEM file with the private key that belongs to it.")
+    tls_pass_to: str = key(
+        "", "Or: where TLS that comes to media.tcp_single_port is passed on to, such as 127.0.0.1:8443; your proxy, "
+        "which must take the PROXY protocol there.",
+        _matches(r"|[^\s:]+:[1-9][0-9]{0,4}|\[[0-9A-Fa-f:]+\]:[1-9][0-9]{0,4}", "give host:port"),
+    )  # fmt: skip
     link_hours: int = key(12, "A personal link opens for so many hours.", _between(1, 720))
     link_devices: int = key(3, "A personal link opens on so many devices.", _between(1, 20))
 
@@ -208,6 +218,11 @@ class MediaConfig:
     tcp_announce_port: int = key(
         0, "The TCP port that browsers are told, where something forwards it to ours: 443 passes almost everywhere, "
         "but needs a public address (Chromium refuses it at private ones). 0: media.port.", _between(0, 65535),
+    )  # fmt: skip
+    tcp_single_port: int = key(
+        0, "One TCP port for page and sound, such as 443, for networks that let nothing else through: we listen on it "
+        "and look at the first bytes. TLS goes to the page (web.tls_certificate or web.tls_pass_to), sound to its "
+        "worker. 0: off.", _between(0, 65535),
     )  # fmt: skip
     announce: tuple[str, ...] = key(
         (), "Addresses at which browsers reach the port: yours from outside if you are behind NAT. Empty: those of the "
@@ -385,6 +400,7 @@ def load_config(path: Path | str, env: Mapping[str, str], *, need_secrets: bool 
     config: Config = read(Config, Path(path), env, need_secrets=need_secrets)
     if config.appservice.as_token and config.appservice.as_token == config.appservice.hs_token:
         raise ConfigError(f"{path}: appservice.hs_token: (secret) cannot be used; it must differ from as_token")
+    _check_single_port(config, path)
     if config.media.ports[-1] > 65535:
         last, count = config.media.ports[-1], len(config.media.ports)
         raise ConfigError(
@@ -392,6 +408,25 @@ def load_config(path: Path | str, env: Mapping[str, str], *, need_secrets: bool 
             f"choose one up to {65536 - count}, or fewer media.workers"
         )
     return config
+
+
+def _check_single_port(config: Config, path: Path | str) -> None:
+    """Raises ConfigError where keys that only make sense together are not together."""
+    web, media = config.web, config.media
+    if bool(web.tls_certificate) != bool(web.tls_key):
+        missing = "tls_key" if web.tls_certificate else "tls_certificate"
+        raise ConfigError(f"{path}: web.{missing}: '' cannot be used; certificate and key belong together, give both")
+    if not media.tcp_single_port:
+        return
+    if bool(web.tls_certificate) == bool(web.tls_pass_to):
+        how = "give one of web.tls_certificate (with web.tls_key) and web.tls_pass_to, for the page there"
+        raise ConfigError(f"{path}: media.tcp_single_port: {media.tcp_single_port} cannot be used; {how}")
+    if media.tcp_announce_port or not media.tcp:
+        which = "tcp_announce_port" if media.tcp_announce_port else "tcp"
+        raise ConfigError(
+            f"{path}: media.{which}: {getattr(media, which)} cannot be used; media.tcp_single_port is the port that is "
+            "announced, so leave it out"
+        )
 
 
 def example_file() -> str:

@@ -147,6 +147,8 @@ async def check_tcp(patient: Patient) -> Finding:
     where = f"TCP {media.bind} {_ports(media.ports)}"
     if not media.tcp:
         return warn("sound by TCP", "off: where a network blocks UDP nothing is heard; set media.tcp to true")
+    if media.tcp_single_port:
+        return _single_port(patient)
     told = media.tcp_announce_port or media.port
     forwarded = f", and port {told} forwarded to it" if told != media.port else ""
     taken = _first_taken(media, socket.SOCK_STREAM)
@@ -159,6 +161,25 @@ async def check_tcp(patient: Patient) -> Finding:
     return bad(
         "sound by TCP", f"{where} cannot be bound ({why(fault)}); set media.bind and media.port, or media.tcp: false"
     )
+
+
+def _single_port(patient: Patient) -> Finding:
+    media, web = patient.config.media, patient.config.web
+    where = f"TCP {media.bind} port {media.tcp_single_port}, for page and sound,"
+    for name in ("tls_certificate", "tls_key"):
+        path = Path(getattr(web, name) or os.devnull)
+        try:
+            path.read_bytes()
+        except OSError as fault:
+            return bad("sound by TCP", f"{path} cannot be read ({why(fault)}); set web.{name}")
+    try:
+        _bound(media.bind, media.tcp_single_port, socket.SOCK_STREAM).close()
+    except OSError as fault:
+        if fault.errno == errno.EADDRINUSE and patient.running:
+            return good("sound by TCP", f"{where} is taken, by the running bridge it seems")
+        remedy = "below 1024 it needs CAP_NET_BIND_SERVICE (docs/operation.md); no other program may have it"
+        return bad("sound by TCP", f"{where} cannot be bound ({why(fault)}); {remedy}")
+    return good("sound by TCP", f"{where} can be bound; see that the firewall lets it in")
 
 
 def _ports(ports: range) -> str:
@@ -203,8 +224,9 @@ def _refused_by_chromium(
     """libwebrtc's VerifyCandidate, which Chromium runs on each candidate: of the ports below 1024 it takes 80 and
     443 alone, and these not at a private address."""
     told = [("media.port", port) for port in media.ports]
-    if media.tcp and media.tcp_announce_port:
-        told.append(("media.tcp_announce_port", media.tcp_announce_port))
+    for name in ("tcp_announce_port", "tcp_single_port"):
+        if media.tcp and getattr(media, name):
+            told.append((f"media.{name}", getattr(media, name)))
     for name, port in told:
         if port in (80, 443) and private:
             text = f"Chromium refuses port {port} at the private address {private[0]}; set {name} above 1023"

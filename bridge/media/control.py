@@ -49,6 +49,7 @@ class WorkerSettings:
     gone_s: float = 30.0  # … and so long: it is gone (RFC 7675 §5.1)
     certificate_s: float = 86_400.0  # a new certificate for new peers after so long
     tcp: bool = True  # also take ICE-TCP, at the same port number
+    tcp_handed: bool = False  # connections come from the control process (front.py) instead, at tcp_announce_port
     tcp_announce_port: int = 0  # what our answers say instead, where something forwards it to us; 0: the port itself
 
 

@@ -86,9 +86,10 @@ class Link:
             raise ConfigError(f"{first.text}; choose another media.port or media.bind")
         raise Unavailable("the media worker ended while it started")
 
-    def hand_over(self, trunk: socket.socket, to: int) -> None:
-        """Its end of the trunk to worker ``to``. Raises OSError: the worker is ending, or stands still."""
-        socket.send_fds(self._hatch, [bytes((to,))], [trunk.fileno()])
+    def hand_over(self, given: socket.socket, to: int) -> None:
+        """Its end of the trunk to worker ``to``, or somebody's connection (`trunk.CONNECTION`). Raises OSError: the
+        worker is ending, or stands still."""
+        socket.send_fds(self._hatch, [bytes((to,))], [given.fileno()])
 
     async def request(self, make: Callable[[int], Message]) -> Reply:
         """Send ``make(id)`` and wait for its reply. Raises what the worker refused with, or Unavailable."""

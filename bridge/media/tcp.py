@@ -49,7 +49,7 @@ class _Stream:
 
     def __init__(self, connection: socket.socket, address: tuple[str, int, int]) -> None:
         self.socket, self.address = connection, address
-        self.source = _source(address[0])
+        self.source = source_of(address[0])
         self.buffer = bytearray()  # at most one frame and one read
         self.queue: deque[bytes] = deque()
         self.is_kept = self.is_closed = False
@@ -76,7 +76,7 @@ class Streams:
         self._loop: asyncio.AbstractEventLoop | None = None
         try:
             for family in sorted(families):
-                self._listeners.append(_listening(family, bind, port))
+                self._listeners.append(listening(family, bind, port))
         except OSError as error:
             self.close()
             raise OSError(error.errno, f"TCP: {error.strerror} (media.tcp: false does without)") from None
@@ -119,6 +119,15 @@ class Streams:
                     return
                 continue  # a connection that ended before we took it (accept(2))
             self._add(connection, (remote[0], remote[1], next(self._numbers)))
+
+    def adopt(self, connection: socket.socket) -> None:
+        """A connection that the control process has accepted; its first frame may be unread still."""
+        try:
+            host, port = connection.getpeername()[:2]
+        except OSError:  # it has ended meanwhile
+            connection.close()
+            return
+        self._add(connection, (host, port, next(self._numbers)))
 
     def _resume(self, listener: socket.socket) -> None:
         assert self._loop is not None
@@ -272,7 +281,7 @@ def _drop_oldest_audio(queue: deque[bytes]) -> bool:
     return False
 
 
-def _source(host: str) -> str:
+def source_of(host: str) -> str:
     """Who is counted as one; "" is not counted."""
     address = ipaddress.ip_address(host.split("%", 1)[0])
     if address.is_loopback:
@@ -280,7 +289,8 @@ def _source(host: str) -> str:
     return host if address.version == 4 else str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
-def _listening(family: int, bind: str, port: int) -> socket.socket:
+def listening(family: int, bind: str, port: int) -> socket.socket:
+    """``family`` is 4 or 6, ``bind`` "" every address of it. Raises OSError."""
     kind = socket.AF_INET6 if family == 6 else socket.AF_INET
     made = socket.socket(kind, socket.SOCK_STREAM)
     try:
@@ -306,7 +316,8 @@ def _descriptors() -> int:
 
 
 def open_port(bind: str, port: int, *, tcp: bool, limit: int) -> tuple[Port, Streams]:
-    """UDP, and TCP at the same number if wanted. Raises OSError that says which of them failed."""
+    """UDP, and TCP at the same number if wanted; without it, ``Streams`` has what it adopts alone. Raises OSError that
+    says which of them failed."""
     for attempt in range(_TRIES):
         datagrams = Port(bind, port)
         try:

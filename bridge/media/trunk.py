@@ -25,6 +25,9 @@ from bridge.media.mixer import Frame, Output
 
 log = logging.getLogger("eyvan.media")
 
+CONNECTION = 255
+"""Handed down through the hatch with a TCP connection of somebody's (front.py)."""
+
 _FRAMES, _VOICE, _SHUT, _FEC = 1, 2, 3, 4
 _MAX_MESSAGE = 1 << 17  # bytes: a hundred frames of the longest kind
 _BATCH = 256  # messages read before the loop may do something else
@@ -61,6 +64,9 @@ class TrunkEnd(Protocol):
 
     def on_fec(self, worker: int, stage: str) -> None: ...
 
+    def on_connection(self, connection: socket.socket) -> None:
+        """Somebody's TCP connection, accepted by the control process, whose first frame is for this worker."""
+
     def on_cut(self, worker: int) -> None:
         """The worker is gone, and with it all its voices."""
 
@@ -87,7 +93,8 @@ class Trunk:
         self.dropped = 0
 
     def start(self, hatch: socket.socket) -> None:
-        """Take what is handed down: one byte, the other worker's number, with the socket to it."""
+        """Take what is handed down: a socket, and one byte: the number of the worker that it leads to, or
+        CONNECTION."""
         hatch.setblocking(False)
         self._hatch = hatch
         asyncio.get_running_loop().add_reader(hatch.fileno(), self._on_hatch)
@@ -103,7 +110,10 @@ class Trunk:
         if not data:  # the control process is gone; the other socket tells the worker so
             asyncio.get_running_loop().remove_reader(self._hatch.fileno())
         for each in descriptors:
-            self.connect(data[0], socket.socket(fileno=each))
+            if data[0] == CONNECTION:
+                self._end.on_connection(socket.socket(fileno=each))
+            else:
+                self.connect(data[0], socket.socket(fileno=each))
 
     def connect(self, worker: int, line: socket.socket) -> None:
         """The line to a worker from now on, in place of a former one, whose worker must have died."""

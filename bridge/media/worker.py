@@ -89,7 +89,9 @@ class Worker:
         self._identities = Identities(settings.certificate_s, time.monotonic)
         self._emit = emit
         limit = 2 * settings.max_peers  # a browser opens one for each of its interfaces, and keeps one
-        self._port, self._streams = open_port(settings.bind, settings.port, tcp=settings.tcp, limit=limit)
+        self._port, self._streams = open_port(
+            settings.bind, settings.port, tcp=settings.tcp and not settings.tcp_handed, limit=limit
+        )
         self.port = self._port.port
         self.tcp_port = settings.tcp_announce_port or self.port if settings.tcp else 0
         self.addresses = announced(settings.bind, settings.announce, self._port.families)
@@ -346,6 +348,9 @@ class Worker:
     def on_fec(self, worker: int, stage: str) -> None:
         if stage in self._stages:
             self._stages[stage].want_fec(self._tick)
+
+    def on_connection(self, connection: socket.socket) -> None:
+        self._streams.adopt(connection)
 
     def on_cut(self, worker: int) -> None:
         for stage in self._stages.values():

@@ -45,6 +45,7 @@ from bridge.media.control import (
 from bridge.media.left_out import LeftOut
 from bridge.media.link import ANSWER_S, Link
 from bridge.media.placement import Placement, Route, Seat
+from bridge.media.trunk import CONNECTION
 
 log = logging.getLogger("eyvan.media")
 
@@ -99,8 +100,9 @@ class Workers:
             _Slot(number, replace(settings, number=number, port=settings.port and settings.port + number))
             for number in range(count)
         ]
-        for slot in self._slots[1:]:  # what is forwarded from the announced port comes to the first
-            slot.settings = replace(slot.settings, tcp_announce_port=0)
+        if not settings.tcp_handed:
+            for slot in self._slots[1:]:  # what is forwarded from the announced port comes to the first
+                slot.settings = replace(slot.settings, tcp_announce_port=0)
         self._placement = Placement()
         self._told: dict[str, Route] = {}  # the routes as the workers know them
         self._running = asyncio.Event()  # at least one worker does
@@ -285,6 +287,18 @@ class Workers:
         if link is None:
             raise Unavailable("the media worker is starting again")
         return link
+
+    def take_connection(self, worker: int, connection: socket.socket) -> bool:
+        """Give somebody's TCP connection to the worker that its first frame names; the caller closes its own end. False
+        where no such worker runs, or it stands still."""
+        link = self._slots[worker].link if worker < len(self._slots) else None
+        if link is None or link.closed:
+            return False
+        try:
+            link.hand_over(connection, CONNECTION)
+        except OSError:
+            return False
+        return True
 
     # -- live.ports.Media ------------------------------------------------------------------------
 

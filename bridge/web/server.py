@@ -144,6 +144,12 @@ class WebServer:
         await self._runner.setup()
         await web.TCPSite(self._runner, self._config.hostname, self._config.port).start()
 
+    def connection(self) -> asyncio.BaseProtocol:
+        """The server's side of one more connection, once it is started: for those that another listener accepts."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        return self._runner.server()
+
     async def close(self) -> None:
         if self._runner is not None:
             runner, self._runner = self._runner, None

@@ -19,7 +19,7 @@ from pathlib import Path
 from google_crc32c import value as crc32c
 
 from bridge.errors import BadInput
-from bridge.media import control, opus, rtcp, rtp, sdp, stun, tcp
+from bridge.media import control, front, opus, rtcp, rtp, sdp, stun, tcp
 from bridge.media.data import DataChannels
 from bridge.media.dtls import Association, Identity
 from bridge.web import messages, whep
@@ -68,6 +68,12 @@ def _rtp(data: bytes) -> None:
     rtcp.parse(data)
     if len(data) >= 12:
         rtp.ssrc_of(data)
+
+
+def _front(data: bytes) -> None:
+    found = front.destination(data) if data else None
+    if isinstance(found, front.More):
+        assert len(data) < found.bytes <= 2 + stun.MAX_SIZE
 
 
 def _red(data: bytes) -> None:

@@ -138,13 +138,15 @@ async def running_world(
     homeserver: Callable[[Site], Mapping[str, Any]] = lambda site: {},
 ) -> AsyncIterator[World]:
     """``config``: values laid over the stage section of the bridge's configuration; ``media``: over that section;
-    ``sections``: whole sections of it; ``homeserver``: laid over Synapse's. ``address``: serve page and sound there."""
+    ``sections``: over any section; ``homeserver``: laid over Synapse's. ``address``: serve page and sound there."""
     async with AsyncExitStack() as stack:
         site = stack.enter_context(Site.open(directory, address=address))
         site.media = dict(media or {})
         site.write_files(**dict(config or {}))
         if sections:
-            site.config.write_text(json.dumps({**json.loads(site.config.read_text()), **sections}))
+            values = json.loads(site.config.read_text())
+            values |= {name: {**values.get(name, {}), **section} for name, section in sections.items()}
+            site.config.write_text(json.dumps(values))
         synapse = LocalSynapse(
             site.directory / "synapse",
             site.server_name,

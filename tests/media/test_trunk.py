@@ -56,6 +56,8 @@ class End:
     def on_fec(self, worker: int, stage: str) -> None:
         self.told.append(("fec", worker, stage))
 
+    def on_connection(self, connection: socket.socket) -> None: ...
+
     def on_cut(self, worker: int) -> None:
         self.told.append(("cut", worker))
 

@@ -174,6 +174,13 @@ def test_equal_tokens_are_refused(tmp_path: Path) -> None:
         ("media:\n  workers: 65", "config.yaml:4: media.workers: 65 cannot be used; give auto, or"),
         ("media:\n  workers: yes", "config.yaml:4: media.workers: 'yes' cannot be used; give auto, or"),
         ("media:\n  workers: true", "config.yaml:4: media.workers: True cannot be used; give auto, or"),
+        ("media:\n  tcp_single_port: 443", "media.tcp_single_port: 443 cannot be used; give one of web.tls_"),
+        ("web:\n  tls_key: k.pem", "web.tls_certificate: '' cannot be used; certificate and key belong together"),
+        ("web:\n  tls_pass_to: '8443'", "web.tls_pass_to: '8443' cannot be used; give host:port"),
+        (
+            "web:\n  tls_pass_to: 127.0.0.1:8443\nmedia:\n  tcp_single_port: 443\n  tcp_announce_port: 443",
+            "media.tcp_announce_port: 443 cannot be used; media.tcp_single_port is the port that is announced",
+        ),
         ("media:\n  workers: 3\n  port: 65534", "media.port: 65534 cannot be used; 3 workers take ports up to 65536"),
         ("media: 5", "config.yaml:3: media: 5 cannot be used; write `key: value` lines"),
         ("media:\n  announce: 203.0.113.7", "media.announce: '203.0.113.7' cannot be used; give a list of texts"),

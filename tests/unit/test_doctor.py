@@ -257,9 +257,25 @@ async def test_sound_by_tcp(patient: Patient) -> None:
     assert_says(await doctor.check_tcp(forwarded), "✓", "port 443 forwarded to it")
 
 
+async def test_one_port_for_page_and_sound(patient: Patient, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        media = {"bind": "127.0.0.1", "tcp_single_port": port}
+        taken.listen()
+        busy = spoil(patient, media=media)
+        assert_says(await doctor.check_tcp(busy), "✗", f"port {port}, for page and sound,", "CAP_NET_BIND_SERVICE")
+        busy.running = True
+        assert_says(await doctor.check_tcp(busy), "✓", "running bridge")
+    assert_says(await doctor.check_tcp(spoil(patient, media=media)), "✓", "firewall")
+    unreadable = spoil(patient, media=media, web={"tls_certificate": str(tmp_path / "none.pem")})
+    assert_says(await doctor.check_tcp(unreadable), "✗", "none.pem cannot be read", "web.tls_certificate")
+
+
 @pytest.mark.parametrize(
     ("announce", "told", "part"),
     [
+        (["10.0.0.5"], {"tcp_single_port": 443}, "port 443 at the private address 10.0.0.5; set media.tcp_single_port"),
         (
             ["10.0.0.5"],
             {"tcp_announce_port": 443},

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ import pytest
 from bridge.demo.people import PageClient
 from bridge.demo.voices import write_wav
 from tests.helpers.browser import Browser, Kind, Page
+from tests.helpers.certificates import certificate
 from tests.helpers.hearing import TimedEar
 from tests.helpers.netns import Namespace, block_udp, blocked_udp, inside, nft, require_root, two_namespaces
 from tests.helpers.tone import level_at, ratio_at, sine
@@ -124,14 +126,17 @@ async def scene(world: World, far: Namespace, directory: Path, kind: Kind = "chr
 
 
 @contextlib.asynccontextmanager
-async def stage_in(near: Namespace, directory: Path, python: Path, **media: Any) -> AsyncIterator[World]:
+async def stage_in(
+    near: Namespace, directory: Path, python: Path, web: dict[str, str] | None = None, **media: Any
+) -> AsyncIterator[World]:
+    sections = {"web": web or {}, "media": media}
     with inside(near):
-        async with running_world(directory / "world", python, media=media, address=near.address) as world:
+        async with running_world(directory / "world", python, address=near.address, sections=sections) as world:
             yield world
 
 
 @pytest.mark.timeout(480)
-@pytest.mark.parametrize(("kind", "announced"), [("chromium", 0), ("chromium", 443), ("firefox", 443)])
+@pytest.mark.parametrize(("kind", "announced"), [("chromium", 0), ("firefox", 443)])
 async def test_listener_and_speaker_behind_a_wall_that_udp_does_not_pass(
     kind: Kind, announced: int, synapse_python: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +159,27 @@ async def test_listener_and_speaker_behind_a_wall_that_udp_does_not_pass(
                 assert await here.metric("eyvan_worker_streams") == 1
                 assert await here.metric("eyvan_worker_tick_errors") == 0
                 assert await blocked_udp(near) > 0, "it was tried"
+
+
+@pytest.mark.timeout(480)
+async def test_nothing_but_port_443(synapse_python: Path, tmp_path: Path) -> None:
+    """Page by TLS and sound of a real Chromium at one port, which we listen on ourselves, with two media workers."""
+    require_root()
+    async with two_namespaces() as (near, far):
+        for each in (near, far):
+            await block_udp(each)
+        files = certificate(tmp_path / "tls", near.address)
+        web = {"tls_certificate": str(files[0]), "tls_key": str(files[1])}
+        async with stage_in(near, tmp_path, synapse_python, web, tcp_single_port=443, workers=2) as world:
+            trust = ssl.create_default_context(cafile=files[0])
+            with inside(far):
+                async with aiohttp.ClientSession() as http:
+                    page = await http.get(f"https://{near.address}/", ssl=trust)
+                    assert "<html" in await page.text()
+            async with scene(world, far, tmp_path) as here:
+                await here.both_ways()
+                assert await here.path() == ["tcp", near.address, 443]
+                assert await here.metric("eyvan_front_refused") == 0
 
 
 @pytest.mark.timeout(480)
