@@ -128,7 +128,7 @@ card-audience =
         [one] one hand up
        *[other] { $hands } hands up
     }
-card-join = Listen: `{ $prefix }link` brings your personal link. Speak: react with ✋, or `{ $prefix }hand`.
+card-join = Listen: `{ $prefix }link` brings your personal link, 📞 a call in our chat. Speak: react with ✋, or `{ $prefix }hand`.
 card-guest = As a guest, listening only: { $url }
 
 # 1:1 calls. Keys can also be typed into the chat.

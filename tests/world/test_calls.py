@@ -231,3 +231,34 @@ async def test_both_call_at_once(world: World, stage: StageHandle) -> None:
         await phone.call()
         assert (await phone.event("hangup", call_id=placed))["reason"] == "replaced"
         await phone.send("hangup")
+
+
+async def test_which_stage_a_call_is_for(world: World) -> None:
+    """The one asked for, else the only one, else the bot asks; a telephone on the card asks for that one."""
+    zari = await world.person("zari")
+    first, second, _ = [await world.new_stage(topic=topic, members=("zari",)) for topic in ("Aab", "Baad", "Khaak")]
+    chat = await open_line(zari, first.room_id, world.bot)
+    await first.host.send(first.room_id, "!stage end")
+    await first.host.wait_for_event(first.room_id, lambda e: "is ended" in str(e["content"].get("body")), HANG_S)
+
+    async def called(topic: str) -> None:
+        phone = Telephone(zari, chat)
+        try:
+            await phone.call()
+            await phone.told("You are listening to", topic)
+            await phone.send("hangup")
+        finally:
+            await phone.close()
+
+    asking = Telephone(zari, chat)
+    await asking.send("invite", offer={"type": "offer", "sdp": "v=0"}, lifetime=60_000)
+    assert (await asking.event(*CHAT_ANSWER))["reason"] == "user_busy"
+    asked = await asking.told("Which stage?", "1 –", "2 –")
+    await zari.send(chat, next(line[0] for line in asked.splitlines() if "Khaak" in line))
+    await asking.told("Khaak", "press the call button now")
+    await called("Khaak")
+    card = await second.host.wait_for_event(second.room_id, lambda e: "Live: Baad" in str(e["content"].get("body")))
+    await zari.react(second.room_id, card["event_id"], "📞")
+    await asking.told("To listen to", "Baad")
+    await called("Baad")
+    await asking.close()
