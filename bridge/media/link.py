@@ -57,7 +57,7 @@ class Link:
         hatch.setblocking(False)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bridge.media.worker",
+                sys.executable, "-m", "bridge.media.process",
                 str(theirs.fileno()), str(their_hatch.fileno()), str(os.getpid()),
                 pass_fds=(theirs.fileno(), their_hatch.fileno()), stdin=asyncio.subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
