@@ -68,7 +68,7 @@ class Client:
             )
             self.offer += _SOURCE.format(ssrc=self.ssrc) if mid == 0 else ""
         self._keys: Keys | None = None
-        self._serves = False
+        self._serves = self._checked = False
         self.remote_ssrc = 0
 
     def take(self, answer: str) -> None:
@@ -92,14 +92,20 @@ class Client:
         username = f"{self._remote_ufrag}:{self._ufrag}"
         return stun.binding_request(username, self._remote_password.encode(), controlling=True, nominate=True)
 
+    @property
+    def stage(self) -> str:
+        """How far it came."""
+        if self._keys is not None:
+            return "connected"
+        return "DTLS" if self._checked else "ICE checks"
+
     async def connect(self) -> None:
         """Check, DTLS, keys. Raises TimeoutError, ConnectionError."""
         association = self._association()
         loop = asyncio.get_running_loop()
-        checked = False
         async with asyncio.timeout(_PATIENCE_S):
             while association.keys is None:
-                if not checked:
+                if not self._checked:
                     self._send(self.check())
                 elif association.closed:
                     raise ConnectionError(association.failure)
@@ -110,10 +116,10 @@ class Client:
                     association.retransmit()
                     data = b""
                 if data and data[0] < 4:
-                    checked = self._on_stun(data) or checked
+                    self._checked = self._on_stun(data) or self._checked
                 elif data and 20 <= data[0] <= 63:
                     association.receive(data)
-                if checked:
+                if self._checked:
                     for datagram in association.outgoing():
                         self._send(datagram)
         self._keys = association.keys

@@ -61,16 +61,26 @@ class Load:
         answers = asyncio.create_task(self._read_answers(reader, count))
         began, cpu = time.monotonic(), time.process_time()
 
+        failed: list[str] = []
+
         async def one_after_another() -> None:
             for number, client in waiting:
                 self._answers[number] = answered = asyncio.get_running_loop().create_future()
                 say({"number": number, "offer": client.offer})
                 client.take(await answered)
-                await client.connect()
+                try:
+                    await client.connect()
+                except (TimeoutError, ConnectionError) as error:
+                    failed.append(f"{type(error).__name__} {error}, {client.stage}")
+                    return  # one who waits for each of a server that is overwhelmed waits for hours
                 self.joined.append(client)
 
         await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
         took, cpu = time.monotonic() - began, time.process_time() - cpu
+        if failed:
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            return {"failed": f"{len(self.joined) - first} of {count} came in; {failed[0]}"}
         await answers
         heard = [await client.first_packet() for client in fresh]
         self._prepare()

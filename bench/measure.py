@@ -89,6 +89,8 @@ async def join(load: Child, server: Server, count: int, host: str, tracks: int =
         while True:
             line = await load.read()
             assert isinstance(line, dict)
+            if "failed" in line:
+                raise ConnectionError(str(line["failed"]))
             if "offer" not in line:
                 return line
             for each in [each for each in tasks if each.done()]:

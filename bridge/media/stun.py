@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import binascii
 import hmac
-import ipaddress
 import os
 import secrets
+import socket
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 COOKIE = 0x2112_A442
 _REQUEST, _RESPONSE, _ERROR = 0x0001, 0x0101, 0x0111
 _USERNAME, _INTEGRITY, _ERROR_CODE, _XOR_MAPPED = 0x0006, 0x0008, 0x0009, 0x0020
 _PRIORITY, _USE_CANDIDATE, _FINGERPRINT, _CONTROLLED, _CONTROLLING = 0x0024, 0x0025, 0x8028, 0x8029, 0x802A
 _FINGERPRINT_XOR = 0x5354_554E
+_KINDS = (_REQUEST, _RESPONSE, _ERROR)
+_HEAD, _ATTRIBUTE = struct.Struct("!HHI"), struct.Struct("!HH")
 MAX_SIZE = 1280
 """Bytes; a longer STUN message than a minimum-MTU packet is no connectivity check."""
 
@@ -48,8 +50,7 @@ def worker_of(ufrag: str) -> int | None:
     return number if number < MAX_WORKERS else None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A STUN message whose FINGERPRINT is right. ``integrity_at``: where MESSAGE-INTEGRITY begins."""
 
     kind: int
@@ -77,32 +78,35 @@ class Message:
 
 def parse(data: bytes) -> Message | None:
     """A Binding message with FINGERPRINT and MESSAGE-INTEGRITY in place, else None."""
-    if not 20 <= len(data) <= MAX_SIZE or len(data) % 4:
+    length = len(data)
+    if not 28 <= length <= MAX_SIZE or length % 4:
         return None
-    kind, length, cookie = struct.unpack_from("!HHI", data)
-    if cookie != COOKIE or length != len(data) - 20 or kind not in (_REQUEST, _RESPONSE, _ERROR):
+    kind, told, cookie = _HEAD.unpack_from(data)
+    if cookie != COOKIE or told != length - 20 or kind not in _KINDS:
         return None
-    username, use_candidate, controlled, integrity_at, fingerprinted = "", False, False, 0, False
-    at = 20
-    while at + 4 <= len(data) and not fingerprinted:
-        name, size = struct.unpack_from("!HH", data, at)
-        value = data[at + 4 : at + 4 + size]
-        if len(value) != size:
+    # FINGERPRINT is the last attribute: what has none, or a wrong one, is not looked at further
+    name, size, crc = _HEAD.unpack_from(data, length - 8)
+    if (name, size) != (_FINGERPRINT, 4) or crc != binascii.crc32(data[:-8]) ^ _FINGERPRINT_XOR:
+        return None
+    username, use_candidate, controlled, integrity_at = "", False, False, 0
+    at, end = 20, length - 8
+    while at < end:
+        name, size = _ATTRIBUTE.unpack_from(data, at)
+        if at + 4 + size > end:
             return None
         if name == _FINGERPRINT:
-            crc = binascii.crc32(data[:at]) ^ _FINGERPRINT_XOR
-            if size != 4 or at + 8 != len(data) or value != crc.to_bytes(4, "big"):
-                return None
-            fingerprinted = True
-        elif not integrity_at:  # what follows MESSAGE-INTEGRITY is not covered by it and is ignored
+            return None  # RFC 8489 §14.7: there is one, at the end
+        if not integrity_at:  # what follows MESSAGE-INTEGRITY is not covered by it and is ignored
             if name == _INTEGRITY and size == 20:
                 integrity_at = at
             elif name == _USERNAME:
-                username = value.decode("ascii", "replace")
-            use_candidate = use_candidate or name == _USE_CANDIDATE
-            controlled = controlled or name == _CONTROLLED
+                username = data[at + 4 : at + 4 + size].decode("ascii", "replace")
+            elif name == _USE_CANDIDATE:
+                use_candidate = True
+            elif name == _CONTROLLED:
+                controlled = True
         at += 4 + size + -size % 4
-    if not fingerprinted or not integrity_at:
+    if at != end or not integrity_at:
         return None
     return Message(kind, data[8:20], username, use_candidate, controlled, integrity_at, data)
 
@@ -113,18 +117,22 @@ def _attribute(name: int, value: bytes) -> bytes:
 
 def _message(kind: int, transaction: bytes, attributes: bytes, password: bytes) -> bytes:
     head = struct.pack("!HHI", kind, len(attributes) + 24, COOKIE) + transaction + attributes
-    head += _attribute(_INTEGRITY, hmac.digest(password, head, "sha1"))
-    head = head[:2] + struct.pack("!H", len(head) - 20 + 8) + head[4:]
-    return head + _attribute(_FINGERPRINT, (binascii.crc32(head) ^ _FINGERPRINT_XOR).to_bytes(4, "big"))
+    signature = hmac.digest(password, head, "sha1")
+    size = len(attributes) + 24 + 8
+    head = b"".join((head[:2], size.to_bytes(2, "big"), head[4:], _ATTRIBUTE.pack(_INTEGRITY, 20), signature))
+    return head + _HEAD.pack(_FINGERPRINT, 4, binascii.crc32(head) ^ _FINGERPRINT_XOR)
 
 
 def success(request: Message, source: Address, password: bytes) -> bytes:
     """The answer to a check that holds, with the address it came from."""
-    packed = ipaddress.ip_address(source[0].split("%", 1)[0]).packed
-    mask = COOKIE.to_bytes(4, "big") + request.transaction
-    family = 1 if len(packed) == 4 else 2
-    mapped = struct.pack("!BBH", 0, family, source[1] ^ COOKIE >> 16)
-    mapped += bytes(a ^ b for a, b in zip(packed, mask, strict=False))
+    host, port = source[0], source[1] ^ COOKIE >> 16
+    if ":" in host:
+        packed = socket.inet_pton(socket.AF_INET6, host.split("%", 1)[0])
+        mask = COOKIE.to_bytes(4, "big") + request.transaction
+        masked = int.from_bytes(packed, "big") ^ int.from_bytes(mask, "big")
+        mapped = _ATTRIBUTE.pack(2, port) + masked.to_bytes(16, "big")
+    else:
+        mapped = _HEAD.pack(1, port, int.from_bytes(socket.inet_aton(host), "big") ^ COOKIE)
     return _message(_RESPONSE, request.transaction, _attribute(_XOR_MAPPED, mapped), password)
 
 
