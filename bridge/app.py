@@ -13,6 +13,7 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Mapping
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -34,7 +35,7 @@ from bridge.matrix.call_hands import CallHands
 from bridge.matrix.calls import Calls
 from bridge.matrix.commands import Translator
 from bridge.matrix.incoming import Incoming
-from bridge.matrix.matrixrtc import CallMembership
+from bridge.matrix.matrixrtc import CallMembership, tell_of_encryption
 from bridge.matrix.outgoing import Outgoing
 from bridge.matrix.partner_calls import Line, PartnerCalls, Parts
 from bridge.matrix.widgets import StageWidgets, can_be_shown
@@ -267,7 +268,10 @@ class App:
         if not rtc.enabled:
             return None
         tokens, public = CallTokens(config.web.link_secret), config.web.public_url
-        calls = LiveKit(rtc, public, config.bot_user, rooms, openid, tokens, self._clock, config.bot.command_prefix)
+        explain = partial(tell_of_encryption, outgoing, config.bot.language)
+        calls = LiveKit(
+            rtc, public, config.bot_user, rooms, openid, tokens, self._clock, config.bot.command_prefix, explain
+        )
         parts.push_async_callback(calls.close)
         membership = CallMembership(
             config.bot_user, service_url(public), rooms, outgoing, self._clock, config.bot.language

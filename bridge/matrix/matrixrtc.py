@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.errors import EyvanError, MatrixRefused
-from bridge.ids import RoomId, UserId
+from bridge.ids import RoomId, UserId, new_txn_id
 from bridge.live.card import html_of, plain_of
 from bridge.live.ports import Clock, Matrix
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
+from bridge.rules.inputs import Asked
 from bridge.text import Lang, say
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,13 @@ def member_content(bot: str, service: str, room: str, created_ms: int, now_ms: i
         "focus_active": {"type": "livekit", "focus_selection": "multi_sfu"},
         "foci_preferred": [{"type": "livekit", "livekit_service_url": service, "livekit_alias": room}],
     }
+
+
+async def tell_of_encryption(matrix: Matrix, lang: Lang, stage: LiveStage, user: UserId) -> None:
+    """In their chat: why an encrypted room has no call, and the link to the page, which works there as everywhere."""
+    text = say(lang, "call-encrypted")
+    await matrix.tell(user, plain_of(text), html_of(text))
+    await stage.ask(Asked(user, "link", "call", f"call link {new_txn_id()}"))
 
 
 class _Standing:
@@ -138,4 +146,4 @@ class CallMembership:
         await self._matrix.send(room, plain_of(text), html_of(text), reply_to=None, txn=txn)
 
 
-__all__ = ["KIND", "CallMembership", "member_content", "state_key"]
+__all__ = ["KIND", "CallMembership", "member_content", "state_key", "tell_of_encryption"]

@@ -32,6 +32,7 @@ already-live = A stage is live in this room already.
 encrypted = This room is end-to-end encrypted. A stage's sound is mixed by the server, so please use an unencrypted room.
 roles-open = I will not start here: too many people could hand out roles (level { $level }; removing a person needs { $kick }). An administrator sets `im.eyvan.role` to { $kick } or more in the room's power levels.
 bot-needs-power = I need power level { $level } in this room first. An administrator types `/op { $bot } { $level }`.
+call-encrypted = You tried to come to a stage by Element Call. Its room is end-to-end encrypted, and a stage's sound is mixed by the server, so that call cannot be made. The stage's page works; your link to it follows.
 call-needs-power = People with Element Call cannot come to this stage yet: each of them writes `org.matrix.msc3401.call.member` into the room, and its power levels do not let them. An administrator sets that event to the level of everybody (0) in the room's power levels. Links work as ever.
 other-bot = This stage is hosted by { $bot }; please ask there.
 who = For whom? Give a full user id, such as `@ava:example.org`.

@@ -19,7 +19,8 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -30,7 +31,7 @@ from bridge.config import MatrixRtcConfig
 from bridge.errors import BadInput, BadToken, EyvanError, Full, NotFound, Refused, Unavailable
 from bridge.identity.call_tokens import Call, CallTokens
 from bridge.identity.openid import OpenId, OpenIdToken
-from bridge.ids import RoomId, UserId, parse_room
+from bridge.ids import RoomId, StageId, UserId, parse_room
 from bridge.live.card import plain_of
 from bridge.live.ports import Clock
 from bridge.live.rooms import Rooms
@@ -48,6 +49,7 @@ MAX_CALLS = 2_000
 MAX_DEVICES = 5  # of one person in one stage
 MAX_FRAME = 128 * 1024  # bytes
 _FALLBACK_S = 30.0
+_MAX_TOLD = 1_000  # people
 _DEVICE = 255  # characters
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -76,7 +78,11 @@ class LiveKit:
         tokens: CallTokens,
         clock: Clock,
         prefix: str,
+        explain: Callable[[LiveStage, UserId], Awaitable[None]] | None = None,
     ) -> None:
+        """``explain``: tell somebody that an encrypted room has no call, and how to hear the stage."""
+        self._explain = explain
+        self._told: OrderedDict[tuple[StageId, UserId], None] = OrderedDict()  # the oldest may be told again
         self._config, self._bot, self._rooms, self._clock = config, lk.bot_identity(bot), rooms, clock
         self._openid, self._tokens, self._prefix = openid, tokens, prefix
         self._service = service_url(public_url)
@@ -184,13 +190,26 @@ class LiveKit:
     ) -> Call:
         """``user``: known already. Raises as `OpenId.user_of`, and Refused where this person may not be here."""
         room, stage_id = parse_room(stage.room), stage.stage_id
-        if stage.state.room.encrypted:
-            raise Refused("encrypted")
         user = user or await self._openid.user_of(OpenIdToken.parse(body.get("openid_token")))
         if stage_id is None or not may_sit(stage.state, user):
             raise Refused("not-in-room")
+        if stage.state.room.encrypted:
+            await self._tell_of_encryption(stage, stage_id, user)
+            raise Refused("encrypted")
         identity = f"{user}:{device}" if member is None else _hashed(user, device, member)
         return Call(identity, user, device, room, stage_id)
+
+    async def _tell_of_encryption(self, stage: LiveStage, stage_id: StageId, user: UserId) -> None:
+        """Element Call shows no server's words, only that something went wrong: so they come by chat, once a stage."""
+        if self._explain is None or (stage_id, user) in self._told:
+            return
+        self._told[stage_id, user] = None
+        if len(self._told) > _MAX_TOLD:
+            self._told.popitem(last=False)
+        try:
+            await self._explain(stage, user)
+        except EyvanError as error:
+            log.info("%s could not be told why there is no call: %s", user, error)
 
     async def _pass_on(self, request: web.Request, path: str, raw: bytes) -> web.StreamResponse:
         """As it came, and the answer as it came; only the CORS headers are ours."""

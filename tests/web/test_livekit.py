@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bridge.identity.call_tokens import LIFE_S, CallTokens
 from bridge.identity.links import LinkSigner
 from bridge.identity.openid import USERINFO, OpenId
 from bridge.ids import UserId
+from bridge.matrix.matrixrtc import tell_of_encryption
 from bridge.store import open_store
 from bridge.web.livekit import LiveKit
 from bridge.web.livekit_messages import BOT_SID
@@ -168,7 +170,8 @@ async def hall(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
         url = f"http://127.0.0.1:{port}"
         fallback = f"{beside}/jwt" if request.param == "fallback" else request.param
         rtc = MatrixRtcConfig(enabled=True, fallback_service=fallback)
-        calls = LiveKit(rtc, url, BOT, house.rooms, OpenId(SERVER, beside), CallTokens(SECRET), clock, "!")
+        explain = partial(tell_of_encryption, matrix, "en")
+        calls = LiveKit(rtc, url, BOT, house.rooms, OpenId(SERVER, beside), CallTokens(SECRET), clock, "!", explain)
         stack.push_async_callback(calls.close)
         config = WebConfig(public_url=url, port=port, link_secret=SECRET)
         server = WebServer(config, house.rooms, store, LinkSigner(SECRET), clock, "!", calls)
@@ -232,9 +235,17 @@ async def test_who_gets_no_token(hall: Hall) -> None:
 async def test_an_encrypted_room_is_refused_in_words(hall: Hall) -> None:
     hall.house.matrix.put(ADMIN, "m.room.encryption", "", {"algorithm": "m.megolm.v1.aes-sha2"})
     await until(lambda: hall.house.stage().state.room.encrypted, "the room encrypted")
-    status, got = await hall.post("/sfu/get", {"room": ROOM, "openid_token": hall.openid(AVA), "device_id": "D"})
-    assert status == 403
-    assert "encrypted" in got["error"]
+    for _ in range(3):  # as often as Element Call asks
+        status, got = await hall.post("/sfu/get", {"room": ROOM, "openid_token": hall.openid(AVA), "device_id": "D"})
+        assert status == 403
+        assert "encrypted" in got["error"]
+    stranger = {"room": ROOM, "openid_token": hall.openid(UserId("@eve:a.org")), "device_id": "D"}
+    assert (await hall.post("/sfu/get", stranger))[0] == 403
+    chats = hall.house.matrix.chats  # Element Call does not show what the answer says
+    await until(lambda: len(chats.get(AVA, [])) == 2, "what she reads", lambda: chats)
+    assert "end-to-end encrypted" in chats[AVA][0]
+    assert f"https://x/s/{hall.house.stage().stage_id}" in chats[AVA][1]
+    assert len(chats) == 1
 
 
 async def test_rooms_without_a_stage_are_passed_on_as_they_came(hall: Hall) -> None:
