@@ -1,8 +1,9 @@
-"""A real browser that listens to the relay over a link that loses packets, and what it says of it (getStats).
+"""A real browser at the relay over a link that loses packets: what it says of what it hears (getStats), and what the
+relay counts of what it says.
 
 ::
 
-    A 203.0.113.1: worker, one who talks, the page ──veth── 203.0.113.2 B: the browser; nft drops at its entrance
+    A 203.0.113.1: worker, one who talks, the page ──veth── 203.0.113.2 B: the browser; nft drops at the entrances
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from aiohttp import web
@@ -33,7 +35,10 @@ _PAGE = """<!doctype html><audio data-testid="sound" autoplay></audio><script>
 const pc = new RTCPeerConnection({ iceServers: [] });
 pc.ontrack = (event) => (document.querySelector("audio").srcObject = new MediaStream([event.track]));
 async function start() {
-  pc.addTransceiver("audio", { direction: "recvonly" });
+  const speaks = location.search === "?speaks";
+  const voice = speaks && (await navigator.mediaDevices.getUserMedia({
+    audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } })).getAudioTracks()[0];
+  pc.addTransceiver(voice || "audio", { direction: speaks ? "sendrecv" : "recvonly" });
   await pc.setLocalDescription(await pc.createOffer());
   const answer = await (await fetch("/offer", { method: "POST", body: pc.localDescription.sdp })).text();
   await pc.setRemoteDescription({ type: "answer", sdp: answer });
@@ -58,14 +63,43 @@ class Heard:
     delay_ms: float
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """Of the packets of 20 ms that were ``sent``, the parts that did not come, whose copy did, that in-band FEC gave
+    back, and that were concealed."""
+
+    sent: int
+    lost: float
+    restored: float
+    recovered: float
+    concealed: float
+
+
 class Link:
     """One browser that listens, and the figures of its link."""
 
-    def __init__(self, workers: Workers, far: Namespace, page: Page) -> None:
-        self._workers, self._far, self._page = workers, far, page
+    def __init__(self, workers: Workers, near: Namespace, far: Namespace, page: Page) -> None:
+        self._workers, self._near, self._far, self._page = workers, near, far, page
 
     async def lose(self, percent: float) -> None:
+        """Of what comes to the browser."""
         await lose(self._far, percent)
+
+    async def lose_voice(self, percent: float) -> None:
+        """Of what comes from it."""
+        await lose(self._near, percent)
+
+    async def speak(self, packets: int) -> Spoken:
+        """Until so many packets more have come from the browser."""
+        before = now = await self.stats()
+        async with asyncio.timeout(HANG_S + packets / 10):
+            while now.packets_in < before.packets_in + packets:
+                await asyncio.sleep(0.1)
+                now = await self.stats()
+        came, restored = now.packets_in - before.packets_in, now.restored - before.restored
+        lost, recovered = now.lost - before.lost, now.recovered - before.recovered
+        sent = came + restored + lost
+        return Spoken(sent, 1 - came / sent, restored / sent, recovered / sent, (lost - recovered) / sent)
 
     async def stats(self) -> PeerStats:
         return (await self._workers.stats()).peers[LISTENER]
@@ -109,15 +143,15 @@ async def _talk(raw: RawPeer) -> None:
 
 
 @contextlib.asynccontextmanager
-async def lossy_link(kind: Kind, settings: WorkerSettings) -> AsyncIterator[Link]:
-    """Needs root. Loses nothing at first."""
+async def lossy_link(kind: Kind, settings: WorkerSettings, *, wav: Path | None = None) -> AsyncIterator[Link]:
+    """Needs root. Loses nothing at first. ``wav``: it speaks, too (Chromium); else it only listens."""
     async with contextlib.AsyncExitStack() as stack:
         near, far = await stack.enter_async_context(two_namespaces())
         with inside(near):
             workers = Workers(settings, Witness())
             stack.push_async_callback(workers.close)
             await workers.start()
-            url = await stack.enter_async_context(_site(workers, near.address))
+            url = await stack.enter_async_context(_site(workers, near.address, speak=wav is not None))
             raw = RawPeer()
             stack.callback(raw.close)
         answer = await workers.join(STAGE, PeerId("talker"), "talker", raw.offer, hear=False, speak=True)
@@ -127,10 +161,10 @@ async def lossy_link(kind: Kind, settings: WorkerSettings) -> AsyncIterator[Link
         talking = asyncio.create_task(_talk(raw))
         stack.push_async_callback(_ended, talking)
         with inside(far):
-            browser = await stack.enter_async_context(Browser.launch(kind))
-        page = await browser.open(url)
+            browser = await stack.enter_async_context(Browser.launch(kind, wav=wav, trusted=url.rstrip("/")))
+        page = await browser.open(f"{url}?speaks" if wav is not None else url)
         await page.wait("heard().then((now) => now && now.total > 48000)", timeout_s=60)
-        yield Link(workers, far, page)
+        yield Link(workers, near, far, page)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -139,9 +173,9 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _site(workers: Workers, address: str) -> AsyncIterator[str]:
+async def _site(workers: Workers, address: str, *, speak: bool) -> AsyncIterator[str]:
     async def offer(request: web.Request) -> web.Response:
-        answer = await workers.join(STAGE, LISTENER, "listener", await request.text(), hear=True, speak=False)
+        answer = await workers.join(STAGE, LISTENER, "listener", await request.text(), hear=True, speak=speak)
         return web.Response(text=answer.sdp)
 
     async def page(_: web.Request) -> web.Response:
