@@ -1,4 +1,4 @@
-"""One browser: its answer, ICE-lite address, DTLS, SRTP, RTCP. The gate is tested here.
+"""One browser: its answer, ICE-lite address, DTLS, what it is sent. What it sends goes to its ``Uplink``.
 
     JOINED ── a check with its ufrag ──▶ CHECKED ── DTLS handshake ──▶ CONNECTED ── close_notify, 30 s silent ──▶ GONE
                                             │ fingerprint differs: the association is closed, the peer times out
@@ -21,22 +21,20 @@ from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.data import DataChannels
 from bridge.media.dtls import Association, Identity, Keys, Settled
 from bridge.media.fanout import TICK_MS, Sender
-from bridge.media.keypad import Keypad
 from bridge.media.reports import Reports
 from bridge.media.sdp import Offer, Ours
 from bridge.media.sdp_offer import Offered
 from bridge.media.stun import Address
 from bridge.media.trunk import FarVoice
+from bridge.media.uplink import Uplink
 from bridge.media.voice import Voice
 
 _MAX_ADDRESSES = 8  # a peer's checked addresses; the oldest goes first
-_MAX_SOURCES = 4  # SSRCs taken from one peer, and as many that only report: libsrtp keeps state for each
 _MAX_HELD = 8  # DTLS datagrams waiting for the amplification limit; more are dropped, DTLS sends again
 _AMPLIFICATION = 3
 _UNVERIFIED_S = 1.0  # media to a new address that has not answered our check (decisions 1.10)
 _CHECK_EVERY_S = 0.2
 _PATH_SILENT_S = 3.0  # no check for so long on the path we send by: browsers make one each 2.5 s
-_SOURCE_SWITCH_S = 0.5  # another SSRC is followed when the present one was silent for so long
 
 
 class Hub(Protocol):
@@ -76,6 +74,9 @@ class Hub(Protocol):
     def wants_fec(self, peer: Peer) -> None:
         """For the next seconds packets should hold in-band FEC."""
 
+    def copies_fit(self, peer: Peer) -> bool:
+        """Whether the peer's packets, however long, leave room for a copy of the one before."""
+
     def moved(self, path: str) -> None:
         """A peer that was connected by the other path now is by this one, "udp" or "tcp"."""
 
@@ -112,8 +113,6 @@ class Peer:
         """``seat`` spreads listeners over the phases of longer packets (fanout.Sender). ``offered``: it was we who
         called, and ``offer`` is the answer."""
         self.hub, self.stage, self.name, self.owner, self.csrc, self.seat = hub, stage, name, owner, csrc, seat
-        self.speak = False
-        self.voice = hub.voice_for(stage, owner, csrc)
         self.sender = Sender(owner, seat)
         self.is_connected = self.is_closed = False
         self.last_heard = self._offered_at = now
@@ -127,7 +126,6 @@ class Peer:
         self._fingerprint = identity.fingerprint  # of our association; the worker's may be another by the next answer
         self._association: Association | Settled = Association(identity, offer.fingerprints)
         self._data: DataChannels | None = None
-        self._incoming: pylibsrtp.Session | None = None
         self._addresses: deque[Address] = deque()
         self._address: Address | None = None  # where we send
         self._handshake_address: Address | None = None  # where it was when the handshake began
@@ -139,10 +137,9 @@ class Peer:
         self._received = self._sent = 0  # bytes before the handshake ends
         self._held: deque[bytes] = deque(maxlen=_MAX_HELD)
         self._reports = Reports(self.sender.ssrc, name, now)
-        self._reporters: tuple[int, ...] = ()
-        self._keypad = Keypad()
-        self._source, self._source_at = 0, 0.0
-        self._counts = dict.fromkeys(("packets_in", "bytes_in", "gated", "ignored", "refused", "messages"), 0)
+        self._messages = 0
+        voice = hub.voice_for(stage, owner, csrc)
+        self._uplink = Uplink(offer, voice, self._reports, lambda key: hub.pressed(self, key))
         hub.ufrag_of(self._current.local_ufrag, self)
         hub.hurry(self)
         self._take_offer(offer)
@@ -150,7 +147,7 @@ class Peer:
     # -- signalling ------------------------------------------------------------------------------
 
     def _take_offer(self, offer: Offer) -> None:
-        self._offer = offer
+        self._offer = self._uplink.offer = offer
         self.sender.payload_type = offer.payload_type
         self.sender.level_id = offer.extension(rtp.AUDIO_LEVEL)
         self.sender.csrc_level_id = offer.extension(rtp.CSRC_AUDIO_LEVEL)
@@ -191,12 +188,12 @@ class Peer:
             music=music,
         )
         text = sdp.answer(self._offer, ours, self._session, self._version)
-        self._offer = replace(self._offer, sections=())  # up to 64 KiB that nobody needs again
+        self._offer = self._uplink.offer = replace(self._offer, sections=())  # up to 64 KiB that nobody needs again
         return text
 
     def gate(self, *, hear: bool, speak: bool, now: float) -> None:
         self.sender.hear = hear
-        self.speak = speak
+        self._uplink.speak = speak
         self._suit_link()
         if speak:
             self.hub.may_sound(self)
@@ -207,7 +204,7 @@ class Peer:
     def speak_through(self, voice: Voice | FarVoice, now: float) -> None:
         """Another voice from now on: the stage is mixed elsewhere."""
         self.voice.shut(now)
-        self.voice = voice
+        self._uplink.voice = voice
         if self.speak:
             self.hub.may_sound(self)
             voice.open_gate()
@@ -218,7 +215,7 @@ class Peer:
         recovers 20 ms at most (decisions 1.7)."""
         lossy = self._reports.watch.lossy
         self.sender.red_type = self._offer.red if lossy else 0
-        is_short = self.speak or (lossy and not self._offer.red)
+        is_short = self.speak or (lossy and not (self._offer.red and self.hub.copies_fit(self)))
         longest = 20 if is_short else min(self.hub.settings.listener_packet_ms, self._offer.max_ptime)
         self.sender.pace(max(1, longest // TICK_MS))
 
@@ -345,11 +342,11 @@ class Peer:
 
     def _on_message(self, channel: str, message: str | bytes) -> None:
         """Nothing that comes by a data channel means anything to a stage."""
-        self._counts["messages"] += 1
+        self._messages += 1
 
     def _connect(self, keys: Keys, now: float) -> None:
         policy, session = pylibsrtp.Policy, pylibsrtp.Session
-        self._incoming = session(policy(keys.incoming, policy.SSRC_ANY_INBOUND, srtp_profile=keys.profile.libsrtp))
+        self._uplink.srtp = session(policy(keys.incoming, policy.SSRC_ANY_INBOUND, srtp_profile=keys.profile.libsrtp))
         outgoing = policy(keys.outgoing, policy.SSRC_ANY_OUTBOUND, srtp_profile=keys.profile.libsrtp)
         self.sender.srtp = session(outgoing)
         self.is_connected = True
@@ -375,86 +372,21 @@ class Peer:
 
     # -- media -----------------------------------------------------------------------------------
 
+    @property
+    def speak(self) -> bool:
+        """Whether the gate is open."""
+        return self._uplink.speak
+
+    @property
+    def voice(self) -> Voice | FarVoice:
+        return self._uplink.voice
+
     def on_srtp(self, data: bytes, now: float) -> None:
-        """RTP or RTCP from one of the peer's addresses. Authenticated, counted, then let through the gate."""
-        incoming = self._incoming
-        if incoming is None or len(data) < 12:
-            self._counts["ignored"] += 1
-            return
-        if rtp.is_rtcp(data):
-            self._on_rtcp(incoming, data, now)
-            return
-        ssrc = rtp.ssrc_of(data)
-        if ssrc not in self._reports and len(self._reports) >= _MAX_SOURCES:
-            self._counts["ignored"] += 1
-            return
-        try:
-            clear = incoming.unprotect(data)
-        except (pylibsrtp.Error, ValueError):
-            self._counts["refused"] += 1
-            return
-        self.last_heard = now
-        self._counts["packets_in"] += 1
-        self._counts["bytes_in"] += len(data)
-        packet = rtp.parse(clear)
-        if packet is not None:
-            self._on_packet(packet, now)
-
-    def _on_packet(self, packet: rtp.Packet, now: float) -> None:
-        self._reports.count(packet.ssrc, packet.sequence, packet.timestamp, now)
-        if packet.payload_type in self._offer.events:  # no sound, and also for those who are not heard
-            self._counts["ignored"] += 1
-            key = self._keypad.take(packet.timestamp, packet.payload, now)
-            if key is not None:
-                self.hub.pressed(self, key)
-            return
-        if not self.speak:  # THE GATE
-            self._counts["gated"] += 1
-            return
-        blocks = self._blocks(packet)
-        if not blocks:
-            self._counts["ignored"] += 1  # comfort noise, padding for bandwidth probes
-            return
-        if packet.ssrc != self._source:
-            if self._source and now - self._source_at < _SOURCE_SWITCH_S:
-                self._counts["ignored"] += 1
-                return
-            self._source = packet.ssrc
-            self.voice.change_source()
-        self._source_at = now
-        self.voice.put(packet.sequence, packet.timestamp, blocks[-1].payload, now)
-        for age, copy in enumerate(reversed(blocks[:-1]), 1):
-            if copy.payload_type == self._offer.payload_type:
-                stamp = packet.timestamp - copy.offset & 0xFFFF_FFFF
-                self.voice.restore(packet.sequence - age & 0xFFFF, stamp, copy.payload)
-
-    def _blocks(self, packet: rtp.Packet) -> list[rtp.Block]:
-        """The sound in a packet, the newest last; copies before it where it is RED (RFC 2198)."""
-        opus = self._offer.payload_type
-        if packet.payload_type == opus and packet.payload:
-            return [rtp.Block(opus, 0, packet.payload)]
-        if packet.payload_type == self._offer.red and self._offer.red:
-            blocks = rtp.unpack_red(packet.payload)
-            if blocks is not None and blocks[-1].payload_type == opus and blocks[-1].payload:
-                return blocks
-        return []
-
-    def _on_rtcp(self, incoming: pylibsrtp.Session, data: bytes, now: float) -> None:
-        reporter = int.from_bytes(data[4:8], "big")
-        if reporter not in self._reporters and len(self._reporters) >= _MAX_SOURCES:
-            self._counts["ignored"] += 1
-            return
-        try:
-            clear = incoming.unprotect_rtcp(data)
-        except (pylibsrtp.Error, ValueError):
-            self._counts["refused"] += 1
-            return
-        if reporter not in self._reporters:
-            self._reporters += (reporter,)
-        self.last_heard = now
-        if self._source in self._reports.take(clear, now):
-            self._source = 0  # BYE: whichever source comes next is followed at once
-        self._suit_link()
+        """RTP or RTCP from one of the peer's addresses."""
+        if self._uplink.receive(data, now):
+            self.last_heard = now
+            if rtp.is_rtcp(data):
+                self._suit_link()
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -492,7 +424,7 @@ class Peer:
         sender = self.sender
         if sender.srtp is None or sender.address is None:
             return
-        about = self._reports.compound(self._source, sender.timestamp(tick), sender.packets, sender.octets, now)
+        about = self._reports.compound(self._uplink.source, sender.timestamp(tick), sender.packets, sender.octets, now)
         self.hub.send(sender.srtp.protect_rtcp(about), sender.address)
 
     def close(self) -> None:
@@ -529,7 +461,8 @@ class Peer:
             rtt_s=self._reports.rtt_s,
             srtp_profile=keys.profile.name if keys is not None else "",
             path=self.path,
-            **self._counts,
+            messages=self._messages,
+            **self._uplink.counts,
             **self.voice.counts(),
         )
 

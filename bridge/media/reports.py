@@ -36,6 +36,8 @@ class LossWatch:
 class Reports:
     """Of one peer. ``ssrc``: of what we send it. ``loss`` and ``rtt_s`` are those of its last report about that."""
 
+    __slots__ = ("_cname", "_next_at", "_receptions", "_ssrc", "loss", "rtt_s", "watch")
+
     def __init__(self, ssrc: int, cname: str, now: float) -> None:
         self.loss = 0.0
         self.rtt_s: float | None = None

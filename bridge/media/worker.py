@@ -307,6 +307,9 @@ class Worker:
     def wants_fec(self, peer: Peer) -> None:
         self._stages[peer.stage].want_fec(self._tick)
 
+    def copies_fit(self, peer: Peer) -> bool:
+        return self._stages[peer.stage].sound != "music"
+
     def moved(self, path: str) -> None:
         self._moved[path] += 1
 

@@ -82,6 +82,11 @@ async def test_a_lossy_link_gets_each_packet_twice_until_it_is_clean(
             copy, _ = rtp.unpack_red(packet.payload) or []
             assert (copy.offset, copy.payload) == (2880, (rtp.unpack_red(before.payload) or [])[-1].payload)
             assert (packet.sequence - before.sequence) & 0xFFFF == 1
+        await workers.tune(STAGE, "music")  # 128 kbit/s: two packets of 60 ms do not fit into one of 1200 bytes
+        raw.tell_loss(ssrc, 0.03)
+        packets = (await row_of(raw, 63, 960))[-10:]
+        assert all(len(rtp.unpack_red(each.payload) or []) == 2 for each in packets)
+        await workers.tune(STAGE, "voice")
         await workers.gate(PeerId("raw"), hear=True, speak=True)
         await row_of(raw, 63, 960)
         await workers.gate(PeerId("raw"), hear=True, speak=False)

@@ -446,7 +446,8 @@ async def test_listeners_get_sixty_milliseconds_and_speakers_twenty(
     start = next(number for number, each in enumerate(packets) if opus.samples_in(each.payload) == 2880)
     for packet, following in itertools.pairwise(packets[start:]):
         assert (following.sequence - packet.sequence) & 0xFFFF == 1
-        assert (following.timestamp - packet.timestamp) & 0xFFFF_FFFF == opus.samples_in(packet.payload)
+        if len(packet.payload) > 1:  # else the talker, a client of Python, had stalled: nothing is sent for a while
+            assert (following.timestamp - packet.timestamp) & 0xFFFF_FFFF == opus.samples_in(packet.payload)
 
 
 async def test_nobody_gets_more_in_a_packet_than_they_take(relay: tuple[Workers, Witness], raw: RawPeer) -> None:

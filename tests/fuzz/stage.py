@@ -79,7 +79,7 @@ class Stage:
         except Exception:
             return
         self.datagram(protected)
-        assert len(self.peer._reporters) <= 4
+        assert len(self.peer._uplink._reporters) <= 4
 
     def check(self, attributes: bytes) -> None:
         """A check that our own password signs, with any attributes, from one of many addresses."""
