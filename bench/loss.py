@@ -68,8 +68,10 @@ async def _speaker(losses: Sequence[float], seconds: float, directory: Path) -> 
     return rows
 
 
-async def run(browsers: Sequence[Kind], losses: Sequence[float], seconds: float) -> list[LossRow]:
-    """``seconds`` of sound for each row; ``losses`` in percent."""
+async def run(
+    browsers: Sequence[Kind] = ("chromium", "firefox"), losses: Sequence[float] = (5, 10), seconds: float = 15
+) -> list[LossRow]:
+    """``seconds`` of sound for each row; ``losses`` in percent. Needs root."""
     rows = [row for kind in browsers for row in await _listener(kind, losses, seconds)]
     if "chromium" in browsers:
         with tempfile.TemporaryDirectory() as directory:
