@@ -80,8 +80,14 @@ class Notices:
     def runs(self) -> list[Coroutine[Any, Any, None]]:
         return [self._notices.run(), *(self._chats.run() for _ in range(_CHATS_AT_ONCE))]
 
+    @property
+    def _lang(self) -> Lang:
+        """The room's own, where a moderator chose one."""
+        stage = self._state().room.stage
+        return (stage.language if stage else None) or self._world.lang
+
     def _say(self, key: str, args: Mapping[str, Any] | None = None) -> str:
-        return say(self._world.lang, key, **{"prefix": self._world.prefix, **(args or {})})
+        return say(self._lang, key, **{"prefix": self._world.prefix, **(args or {})})
 
     # -- in the room ---------------------------------------------------------------------------
 
@@ -132,10 +138,10 @@ class Notices:
         topic = stage.topic or state.room.name
         if player and world.make_player is not None:
             made = world.make_player(user, self._room, stage.stage_id)
-            text, html = card.player_message(world.lang, topic, made.whep, made.token, made.stream, world.prefix)
+            text, html = card.player_message(self._lang, topic, made.whep, made.token, made.stream, world.prefix)
         else:
             url = world.make_link(user, self._room, stage.stage_id)
-            text, html = card.link_message(world.lang, topic, url, world.prefix)
+            text, html = card.link_message(self._lang, topic, url, world.prefix)
         self._write_to(user, text, html, answer, _LINK)
 
     def await_call(self, user: UserId, answer: Callable[[Outcome], None]) -> None:
@@ -173,7 +179,7 @@ class Notices:
         stage = state.stage
         if stage is None or not state.live or not state.ours:
             return
-        text, html = card.card(self._world.lang, view, self._world.prefix, self._world.public_url, stage)
+        text, html = card.card(self._lang, view, self._world.prefix, self._world.public_url, stage)
         event = state.card
         if event is not None:
             if text != self._card_text:

@@ -40,6 +40,7 @@ _STAGE_WORDS: dict[str, ActName] = {
     "status": "status", "وضعیت": "status",
     "topic": "topic", "موضوع": "topic",
     "sound": "sound", "صدا": "sound",
+    "language": "language", "زبان": "language",
     "speaker": "bring_up", "سخنران": "bring_up",
     "listener": "to_audience", "شنونده": "to_audience",
     "moderator": "make_moderator", "گرداننده": "make_moderator",
@@ -67,6 +68,11 @@ _SOUNDS = {
     "music": "music", "موسیقی": "music",
     "low": "low", "کم‌حجم": "low", "کم": "low",
 }  # fmt: skip
+_LANGUAGES = {
+    "en": "en", "english": "en", "انگلیسی": "en",
+    "fa": "fa", "persian": "fa", "farsi": "fa", "فارسی": "fa",
+}  # fmt: skip
+_PERSIAN = re.compile("[\u0600-\u06ff]")
 _PLAYER = frozenset({"whep", "player", "stream", "پخش"})
 _ABOUT_SOMEBODY: frozenset[ActName] = frozenset(
     {"bring_up", "to_audience", "make_moderator", "invite", "mute", "unmute", "kick", "ring"}
@@ -86,6 +92,7 @@ def _bare(word: str) -> str:
 
 _BARE_WORDS = {_bare(word): act for word, act in _WORDS.items()}
 _BARE_SOUNDS = {_bare(word): sound for word, sound in _SOUNDS.items()}
+_BARE_LANGUAGES = {_bare(word): language for word, language in _LANGUAGES.items()}
 _BARE_STAGE_WORDS = {_bare(word): act for word, act in _STAGE_WORDS.items()}
 _IN_TWO = {_bare(word) for word in (*_WORDS, *_STAGE_WORDS) if "\u200c" in word}
 """Words that are also written in two, such as ``می آیم``."""
@@ -182,6 +189,7 @@ class Translator:
         self, said: str, content: Mapping[str, Any], sender: UserId, event_id: EventId, late: Reply | None
     ) -> list[Input | Reply]:
         first, rest = _first_word(said)
+        word = first
         act = _BARE_WORDS.get(first)
         if first in _STAGE:
             word, rest = _first_word(rest)
@@ -198,11 +206,14 @@ class Translator:
             act = "link_player"
         elif act == "sound":
             rest = _BARE_SOUNDS.get(_bare("".join(rest.split())), rest)
+        elif act == "language":
+            rest = _BARE_LANGUAGES.get(_bare(rest), rest)
         target = None
         if act in _ABOUT_SOMEBODY:
             target, rest = _target(content, rest, sender if act == "to_audience" else None)
         new_stage = new_stage_id() if act == "start" else None
-        return [Asked(sender, act, "command", event_id, target, rest, new_stage, event_id)]
+        in_persian = _PERSIAN.search(word) is not None
+        return [Asked(sender, act, "command", event_id, target, rest, new_stage, event_id, in_persian)]
 
 
 def _relates(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -52,6 +52,8 @@ Status = Literal["scheduled", "live", "ended"]
 HandsPolicy = Literal["everyone", "members", "off"]
 Sound = Literal["voice", "music", "low"]
 SOUNDS: tuple[Sound, ...] = ("voice", "music", "low")
+Language = Literal["en", "fa"]
+LANGUAGES: tuple[Language, ...] = ("en", "fa")
 Via = Literal["reaction", "command", "web", "event", "call"]
 
 
@@ -81,6 +83,8 @@ class StageContent:
     bot: UserId | None = None
     sound: Sound = "voice"
     """In the event: ``music: true`` (stereo, 128 kbit/s, not evened), ``low: true`` (24 kbit/s), or neither."""
+    language: Language | None = None
+    """Of what the bot says in the room and about it; None: as the bot is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ def parse_stage_content(content: Mapping[str, Any]) -> StageContent | None:
         guests=_flag(content, "guests"),
         bot=None if bot is None else _user(bot, "bot"),
         sound=_sound(content),
+        language=next((each for each in LANGUAGES if each == content.get("language")), None),
     )
 
 
@@ -149,7 +154,13 @@ def stage_content(stage: StageContent) -> dict[str, Any]:
     }
     if stage.sound != "voice":
         content[stage.sound] = True
-    optional = {"host": stage.host, "bot": stage.bot, "started_ts": stage.started_ts, "ended_ts": stage.ended_ts}
+    optional = {
+        "host": stage.host,
+        "bot": stage.bot,
+        "started_ts": stage.started_ts,
+        "ended_ts": stage.ended_ts,
+        "language": stage.language,
+    }
     return content | {name: value for name, value in optional.items() if value is not None}
 
 

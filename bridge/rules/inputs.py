@@ -15,6 +15,7 @@ ActName = Literal[
     "end",
     "topic",
     "sound",
+    "language",
     "bring_up",
     "invite",
     "to_audience",
@@ -103,7 +104,8 @@ class Reacted:
 class Asked:
     """A person asks for something, by whatever way. ``ref`` names the asker's wait for an answer.
 
-    ``new_stage`` is a fresh id, used by ``start`` only: rules draw no random numbers."""
+    ``new_stage`` is a fresh id, used by ``start`` only: rules draw no random numbers. ``in_persian``: in Persian words,
+    so that a stage that is started in them speaks Persian."""
 
     actor: UserId
     act: ActName
@@ -113,6 +115,7 @@ class Asked:
     text: str = ""
     new_stage: StageId | None = None
     event_id: EventId | None = None
+    in_persian: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def why_not(state: StageState, ask: Asked) -> Why | None:
     if ask.act == "raise":
         reason = why_no_hand(state, actor)
         return (reason, {}) if reason else None
-    if ask.act in ("end", "topic", "sound"):
+    if ask.act in ("end", "topic", "sound", "language"):
         return None if _has_level_for(state, actor, c.STAGE) else ("not-moderator", {})
     if ask.act == "hands":
         return None if state.has_authority(actor) else ("not-moderator", {})

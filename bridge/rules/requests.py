@@ -246,6 +246,7 @@ def _start(state: StageState, ask: Asked, now: int) -> Step:
         speaker_limit=policy.speaker_limit,
         guests=policy.guests or state.room.public,
         bot=state.bot,
+        language="fa" if ask.in_persian else state.room.stage.language if state.room.stage else None,
     )
     state, effects = write(state, ask, now, c.STAGE, "", c.stage_content(stage))
     return state, [*effects, Record(stage.stage_id, "start", ask.actor, ask.via)]
@@ -267,6 +268,17 @@ def _sound(state: StageState, ask: Asked, now: int) -> Step:
     stage = replace(_stage(state), sound=sound)
     state, effects = write(state, ask, now, c.STAGE, "", c.stage_content(stage))
     return state, [*effects, Record(stage.stage_id, f"sound-{sound}", ask.actor, ask.via), done]
+
+
+def _language(state: StageState, ask: Asked, now: int) -> Step:
+    """What the bot says in this room from now on, and to its people about it."""
+    language = next((each for each in c.LANGUAGES if each == ask.text), None)
+    if language is None:
+        return state, [Answer(ask.ref, ok=False, text="which-language")]
+    stage = replace(_stage(state), language=language)
+    state, effects = write(state, ask, now, c.STAGE, "", c.stage_content(stage))
+    done = Answer(ask.ref, ok=True, text="done-language", args={"language": language})
+    return state, [*effects, Record(stage.stage_id, f"language-{language}", ask.actor, ask.via), done]
 
 
 def _status(state: StageState, ask: Asked, now: int) -> Step:
@@ -312,6 +324,7 @@ _DO: Mapping[ActName, Callable[[StageState, Asked, int], Step]] = {
     "end": _end,
     "topic": _topic,
     "sound": _sound,
+    "language": _language,
     "bring_up": _bring_up,
     "invite": _invite,
     "to_audience": _to_audience,

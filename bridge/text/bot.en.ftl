@@ -18,7 +18,7 @@ help =
     `{ $prefix }link player` – an address for VLC, OBS, GStreamer and other players
     `{ $prefix }link revoke` – make your earlier links void
     For moderators
-    `{ $prefix }stage start [topic]` · `end` · `status` · `topic <text>` · `sound voice|music|low`
+    `{ $prefix }stage start [topic]` · `end` · `status` · `topic <text>` · `sound voice|music|low` · `language en|fa`
     `{ $prefix }stage speaker|listener|moderator|mute|unmute|invite|ring|kick @user:server`
     `{ $prefix }hands` – who wants to speak
 
@@ -45,6 +45,7 @@ hands-closed = Hands are closed at the moment.
 on-stage-already = You are on the stage already.
 no-invitation = There is no invitation for you to answer.
 guests-closed = This stage is for members of the room. Join the room and ask the bot for a link with `{ $prefix }link`.
+which-language = I speak English, `{ $prefix }stage language en`, and Persian, `{ $prefix }stage language fa`.
 which-sound = How should it sound? `{ $prefix }stage sound voice`, `music` (stereo, 128 kbit/s, as it comes) or `low` (24 kbit/s).
 left-out-full = So many people leave out different people here that no further mix can be made for you. Leave out one person only, or try later.
 unknown-command = I do not know that command. `{ $prefix }help` lists them.
@@ -54,6 +55,10 @@ too-old = This came { $seconds } seconds late, so I did nothing. Please send it 
 done-start = The stage is starting. Members get their link with `{ $prefix }link`.
 done-end = The stage is ended.
 done-topic = The topic is changed.
+done-language = { $language ->
+    [fa] From now on I speak Persian in this room.
+   *[en] From now on I speak English in this room.
+  }
 done-sound = { $sound ->
     [music] The sound is for music: stereo, 128 kbit/s, as it comes. Speakers should wear headphones.
     [low] The sound saves data: 24 kbit/s.

@@ -18,7 +18,7 @@ help =
     `{ $prefix }link player` – نشانی برای VLC، OBS، GStreamer و پخش‌کننده‌های دیگر
     `{ $prefix }link revoke` – پیوندهای پیشین شما باطل می‌شود
     برای گرداننده‌ها
-    `{ $prefix }stage start [موضوع]` · `end` · `status` · `topic <متن>` · `sound voice|music|low`
+    `{ $prefix }stage start [موضوع]` · `end` · `status` · `topic <متن>` · `sound voice|music|low` · `language en|fa`
     `{ $prefix }stage speaker|listener|moderator|mute|unmute|invite|ring|kick @user:server`
     `{ $prefix }hands` – چه کسانی می‌خواهند حرف بزنند
 
@@ -44,6 +44,7 @@ hands-closed = فعلاً دست نمی‌گیریم.
 on-stage-already = شما روی صحنه‌اید.
 no-invitation = دعوتی برای پاسخ دادن ندارید.
 guests-closed = این نشست برای اعضای اتاق است. به اتاق بپیوندید و با `{ $prefix }link` از ربات پیوند بگیرید.
+which-language = فارسی، `{ $prefix }stage language fa`، و انگلیسی، `{ $prefix }stage language en`، بلدم.
 which-sound = صدا چگونه باشد؟ `{ $prefix }stage sound voice` (گفتار)، `music` (موسیقی: استریو، ۱۲۸ کیلوبیت، دست‌نخورده) یا `low` (کم‌حجم: ۲۴ کیلوبیت).
 left-out-full = این‌جا آن‌قدر آدم‌های گوناگون کنار گذاشته شده‌اند که آمیزهٔ دیگری برای شما ساخته نمی‌شود. تنها یک نفر را کنار بگذارید، یا بعداً دوباره بکوشید.
 unknown-command = این فرمان را نمی‌شناسم. فهرست فرمان‌ها: `{ $prefix }help`
@@ -52,6 +53,10 @@ too-old = این پیام { $seconds } ثانیه دیر رسید و کاری ن
 done-start = نشست در حال آغاز است. اعضا با `{ $prefix }link` پیوندشان را می‌گیرند.
 done-end = نشست پایان یافت.
 done-topic = موضوع عوض شد.
+done-language = { $language ->
+    [en] از این پس در این اتاق انگلیسی می‌نویسم.
+   *[fa] از این پس در این اتاق فارسی می‌نویسم.
+  }
 done-sound = { $sound ->
     [music] صدا برای موسیقی است: استریو، ۱۲۸ کیلوبیت، دست‌نخورده. سخنرانان هدفون بگذارند.
     [low] صدا کم‌حجم است: ۲۴ کیلوبیت.

@@ -516,3 +516,13 @@ async def test_no_task_is_left_and_nothing_grows(house: House, caplog: pytest.Lo
     assert (len(stage._seats), len(stage._asked), len(stage._inbox._calls), len(stage._seats._tasks)) == (0, 0, 0, 0)
     assert (stage._seats._by_peer, stage._seats._by_user) == ({}, {})
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_room_has_a_language_of_its_own(house: House) -> None:
+    await house.live()
+    house.matrix.message(ADMIN, "!stage language fa")
+    await until(lambda: house.matrix.rooms[ROOM].content(STAGE).get("language") == "fa", "the language")
+    await house.quiet()
+    house.matrix.message(AVA, "!stage status")
+    said = house.matrix.rooms[ROOM].timeline
+    await until(lambda: "شنونده" in str(said[-1]["content"].get("body")), "an answer in Persian", lambda: said[-1])

@@ -94,6 +94,7 @@ TABLE: list[tuple[ActName, UserId, UserId | None, str]] = [
     # of the stage as a whole: the level for its event
     ("end", ADMIN, None, OK), ("end", MOD, None, OK), ("end", COHOST, None, NM), ("end", AVA, None, NM),
     ("topic", HOST, None, OK), ("topic", COHOST, None, NM), ("topic", BEN, None, NM),
+    ("language", HOST, None, "which-language"), ("language", BEN, None, NM),
     ("sound", HOST, None, "which-sound"), ("sound", COHOST, None, NM), ("sound", BEN, None, NM),
     ("hands", MOD, None, OK), ("hands", COHOST, None, OK), ("hands", AVA, None, NM),
     ("start", ADMIN, None, "already-live"),
@@ -476,6 +477,27 @@ def test_the_topic_changes_nothing_else() -> None:
         "guests": False,
     }
     assert seen.tell(Written(write.write_id, None))[0].key == ""  # type: ignore[union-attr]
+
+
+def test_the_language_is_written_into_the_stage_and_kept_for_the_next() -> None:
+    room = hall()
+    seen = watch(room)
+    said = seen.ask(HOST, "language", text="fa", ref="$cmd")
+    assert the(Answer, said) == Answer("$cmd", True, "done-language", {"language": "fa"})
+    (written,) = writes(said, c.STAGE)
+    assert written.content["language"] == "fa"
+    seen.learn(room, room.put(c.STAGE, "", {**written.content, "status": "ended"}))
+    started = seen.ask(HOST, "start", new_stage=S2)
+    assert writes(started, c.STAGE)[0].content["language"] == "fa"
+
+
+@pytest.mark.parametrize(("words", "language"), [(True, "fa"), (False, None)])
+def test_a_stage_that_is_started_in_persian_words_speaks_persian(words: bool, language: str | None) -> None:
+    room = hall()
+    seen = watch(room)
+    seen.learn(room, room.put(c.STAGE, "", {}))
+    started = seen.ask(HOST, "start", new_stage=S2, in_persian=words)
+    assert writes(started, c.STAGE)[0].content.get("language") == language
 
 
 def test_how_it_sounds_is_written_into_the_stage_and_can_be_taken_back() -> None:

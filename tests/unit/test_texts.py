@@ -23,7 +23,7 @@ SAMPLES: dict[str, Any] = {
     "prefix": "!", "bot": "@eyvan:a.org", "name": "Ava", "by": "Ben", "topic": "باغ", "level": 50, "kick": 50,
     "limit": 20, "seconds": 61, "count": 2, "list": "1. Ava", "speakers": "Ava, Ben", "names": "Ava", "more": 0,
     "listeners": 1, "hands": 0, "url": "https://x/s/1", "to": "!new",
-    "code": "0042", "yes": "👍", "sound": "music",
+    "code": "0042", "yes": "👍", "sound": "music", "language": "fa",
     "whep": "https://x/whep/1", "token": "whep1.a.b", "stream": "https://x/listen/1.ogg?t=listen1.a.b",
 }  # fmt: skip
 
@@ -63,7 +63,7 @@ def test_every_sentence_renders(lang: Lang, number: int, caplog: pytest.LogCaptu
         assert text.strip(), key
         assert text != key
         assert "{" not in text
-        for name in variables - {"more", "hands", "listeners", "sound"}:
+        for name in variables - {"more", "hands", "listeners", "sound", "language"}:
             shown = f"{args[name]:,}" if isinstance(args[name], int) else args[name]
             assert shown in text, (key, name)
     assert caplog.records == []
