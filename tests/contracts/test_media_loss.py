@@ -12,6 +12,7 @@ from bridge.ids import PeerId, StageId
 from bridge.media import opus, rtcp, rtp
 from bridge.media.control import PeerStats
 from bridge.media.workers import Workers
+from tests.helpers.network import Weather, forwarding
 from tests.helpers.raw_peer import RawPeer
 from tests.helpers.relay import BACKENDS, HANG_S, Witness, loud, on_stage, running, until
 
@@ -182,27 +183,55 @@ async def test_a_report_that_comes_again_is_refused(receiver: Workers, raw: RawP
 
 
 async def test_reports_are_few_and_tell_what_was_received(receiver: Workers, raw: RawPeer) -> None:
-    """RFC 3550 §6.2: one in four seconds at most; a source that said good-bye makes place for another at once."""
-    await connected(receiver, raw, speak=True)
-    await raw.report()
-    began = asyncio.get_running_loop().time()
-    for number, payload in enumerate(raw.voice(440, 40)):
-        packet = raw.protect(payload)
-        if number % 4 != 1:
-            raw.send(packet)
-    blocks: list[rtcp.ReportBlock] = []
-    while not blocks:
-        blocks = rtcp.parse(await raw.report()).blocks
-        raw.send(raw.check_message())
-    assert (blocks[0].ssrc, blocks[0].lost, blocks[0].loss) == (raw.ssrc, 10, 0.25)
-    assert asyncio.get_running_loop().time() - began > 3.9
+    """RFC 3550 §6, over a path of 100 ms there and back that loses a quarter. One report in four seconds; a source
+    that said good-bye makes place for another at once."""
+    answer = await receiver.join(STAGE, PeerId("raw"), "raw", raw.offer, hear=True, speak=True)
+    raw.take(answer.sdp)
+    clear = Weather(delay_ms=60)
+    async with forwarding((raw.host, raw.port), up=clear, down=Weather(delay_ms=40)) as between:
+        raw.host, raw.port = between.address
+        await raw.check()
+        await raw.handshake()
+        ((up, _),) = between.paths
+        info = rtcp.parse(await raw.report()).info
+        began = asyncio.get_running_loop().time()
+        assert info is not None
+        raw.tell_loss(info.ssrc, 0.0, info.ntp_middle)
 
+        async def trip() -> bool:
+            return (await stats(receiver)).rtt_s is not None
+
+        await until(trip, "the round trip")
+        assert ((await stats(receiver)).rtt_s or 0) >= 0.1
+
+        voice = raw.voice(440, 41)
+        before = up.passed + up.lost
+        up.weather = Weather(delay_ms=60, loss=0.25)
+        for payload in voice[:-1]:
+            raw.send(raw.protect(payload))
+
+        async def taken() -> bool:
+            return up.passed + up.lost == before + 40
+
+        await until(taken, "the forwarder")
+        up.weather = clear
+        raw.send(raw.protect(voice[-1]))
+        blocks: list[rtcp.ReportBlock] = []
+        while not blocks:
+            blocks = rtcp.parse(await raw.report()).blocks
+        assert asyncio.get_running_loop().time() - began > 3.9
+        assert up.lost > 3
+        assert (blocks[0].ssrc, blocks[0].lost, blocks[0].loss) == (raw.ssrc, up.lost, int(up.lost / 41 * 256) / 256)
+        await _another_source(receiver, raw, 41 - up.lost)
+
+
+async def _another_source(receiver: Workers, raw: RawPeer, received: int) -> None:
     raw.send_report(rtcp.bye(raw.ssrc, "raw"))
     raw.ssrc ^= 1
     raw.send(raw.protect(raw.voice(440, 1)[0]))
 
     async def heard() -> bool:
-        return (await stats(receiver)).packets_in == 31
+        return (await stats(receiver)).packets_in == received + 1
 
     await until(heard, "the other source")
     assert (await stats(receiver)).ignored == 0
