@@ -22,8 +22,8 @@ from yarl import URL
 from bridge.config import Config, WidgetConfig
 from bridge.errors import ConfigError, EyvanError
 from bridge.identity.call_tokens import CallTokens
-from bridge.identity.links import Hearing, LinkSigner
-from bridge.identity.openid import OpenId
+from bridge.identity.links import Hearing, LinkSigner, new_device
+from bridge.identity.openid import KEPT_S, OpenId
 from bridge.identity.safe_http import Network, SafeHttp
 from bridge.ids import PeerId, RoomId, StageId, UserId
 from bridge.live.confirmations import Confirmations
@@ -141,7 +141,7 @@ class App:
         rooms.last_transaction_ms = lambda: incoming.last_transaction_ms or 0
         await rooms.start()
         await incoming.replay()
-        openid = self._openid(parts)
+        openid = self._openid(parts, store)
         calls = await self._calls(parts, rooms, outgoing, openid)
         widget = (config.widget, openid, confirmations) if config.widget.enabled else None
         if widget:
@@ -244,9 +244,16 @@ class App:
     def _networks(self) -> list[Network]:
         return [ipaddress.ip_network(each, strict=False) for each in self._config.matrixrtc.openid_networks]
 
-    def _openid(self, parts: contextlib.AsyncExitStack) -> OpenId:
+    def _openid(self, parts: contextlib.AsyncExitStack, store: DatabaseStore) -> OpenId:
         config = self._config
-        openid = OpenId(config.homeserver.domain, config.homeserver.address, self._networks)
+
+        async def remember(mark: str) -> bool:
+            """As a link that opens on one device, which is gone by now."""
+            until = self._clock.now_ms() + int(KEPT_S * 1000)
+            return await store.open_link(f"openid {mark}", new_device(), until, 1)
+
+        domain, address = config.homeserver.domain, config.homeserver.address
+        openid = OpenId(domain, address, self._networks, remember=remember)
         parts.push_async_callback(openid.close)
         return openid
 

@@ -31,6 +31,7 @@ from aiohttp import web
 
 from bridge.config import MediaConfig, load_config
 from bridge.doctor_calls import CALL_CHECKS, DEPENDS
+from bridge.doctor_widget import check_widget
 from bridge.errors import ConfigError, EyvanError, shown
 from bridge.findings import Finding, Patient, ask, bad, good, json_of, warn, why
 from bridge.store import open_store, sqlite_file
@@ -56,7 +57,8 @@ async def run_doctor(
     out.write(f"{findings[0]}\n")
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as http:
         patient = Patient(path, config, http, static)
-        for check in (*CHECKS, *CALL_CHECKS) if config.matrixrtc.enabled else (*CHECKS, check_calls_off):
+        calls = CALL_CHECKS if config.matrixrtc.enabled else (check_calls_off,)
+        for check in (*CHECKS, check_widget, *calls):
             findings.append(await check(patient))
             out.write(f"{findings[-1]}\n")
             out.flush()

@@ -14,7 +14,7 @@ import re
 import secrets
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ from bridge.ids import UserId, parse_user, server_of
 USERINFO = "/_matrix/federation/v1/openid/userinfo"
 _SERVER = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z.-]{1,230})(:(?P<port>[0-9]{1,5}))?\Z")
 _FEDERATION_PORT = 8448
-_KEPT_S = 7200.0  # Synapse's tokens are good for an hour
-_KEPT = 100_000  # hashes of tokens; where so many came within _KEPT_S, further ones are refused
+KEPT_S = 7200.0  # Synapse's tokens are good for an hour
+_KEPT = 100_000  # hashes of tokens; where so many came within KEPT_S, further ones are refused
 _SRV_S = 2.0
 _AT_ONCE = 50
 
@@ -69,7 +69,7 @@ class _Target:
 
 class OpenId:
     """Asks homeservers whose tokens these are. ``close`` is harmless twice. Bounds: 50 questions to others'
-    servers at once, 100,000 hashes. The memory of hashes goes with the process: see docs/element-call.md."""
+    servers at once, 100,000 hashes in memory."""
 
     def __init__(
         self,
@@ -78,8 +78,12 @@ class OpenId:
         allowed: Iterable[Network] = (),
         trust: ssl.SSLContext | None = None,
         now: Callable[[], float] | None = None,
+        remember: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """``own_address``: URL at which our own homeserver is asked, which may be private. ``now``: seconds."""
+        """``own_address``: URL at which our own homeserver is asked, which may be private. ``now``: seconds.
+        ``remember``: keeps a token's hash for KEPT_S over restarts; False where it is kept already. None: it goes with
+        the process."""
+        self._remember = remember
         self._own_server, self._own_address = own_server, own_address
         self._safe = SafeHttp(allowed, trust)
         self._own: aiohttp.ClientSession | None = None
@@ -103,19 +107,24 @@ class OpenId:
         try:
             async with asyncio.timeout(LIMIT_S):
                 status, body = await self._ask(token)
+            user = _subject(token, status, body)
+            if self._remember is not None and not await self._remember(mark.hex()):
+                raise _used()
+        except (BadToken, BadInput):
+            raise
         except BaseException as error:  # it was not answered: the same token may come again
             self._taken.pop(mark, None)
             if isinstance(error, TimeoutError):
                 raise Unavailable(f"{token.server} did not answer within {LIMIT_S:g} s") from None
             raise
-        return _subject(token, status, body)
+        return user
 
     def _take(self, mark: bytes) -> None:
         now = self._now()
-        while self._taken and next(iter(self._taken.values())) < now - _KEPT_S:
+        while self._taken and next(iter(self._taken.values())) < now - KEPT_S:
             self._taken.popitem(last=False)
         if mark in self._taken:
-            raise BadToken("used", "this OpenID token was used before; get a fresh one from your homeserver")
+            raise _used()
         if len(self._taken) >= _KEPT:
             raise Full("too many sign-ins; try again later", 60_000)
         self._taken[mark] = now
@@ -188,6 +197,10 @@ async def _service(name: str) -> tuple[str, int] | None:
     best = [each for each in records if each.priority == first]
     chosen = secrets.SystemRandom().choices(best, [each.weight + 1 for each in best])[0]
     return chosen.target.to_text(omit_final_dot=True), chosen.port
+
+
+def _used() -> BadToken:
+    return BadToken("used", "this OpenID token was used before; get a fresh one from your homeserver")
 
 
 def _subject(token: OpenIdToken, status: int, body: Any) -> UserId:

@@ -106,6 +106,25 @@ async def test_a_token_is_taken_once(server: Server) -> None:
     await openid.close()
 
 
+async def test_a_token_is_taken_once_over_restarts(server: Server) -> None:
+    kept: set[str] = set()
+
+    async def remember(mark: str) -> bool:
+        new = mark not in kept
+        kept.add(mark)
+        return new
+
+    for run in range(2):
+        openid = server.openid(remember=remember)
+        if run == 0:
+            await openid.user_of(server.token())
+        for _ in range(2):
+            with pytest.raises(BadToken, match="used before"):
+                await openid.user_of(server.token())
+        await openid.close()
+    assert "t0ken" not in str(kept)
+
+
 async def test_two_at_once_with_one_token_are_one(server: Server) -> None:
     openid = server.openid()
     both = await asyncio.gather(*(openid.user_of(server.token()) for _ in range(2)), return_exceptions=True)

@@ -136,6 +136,7 @@ media: {{port: {free_port()}, announce: ["198.51.100.7", "8.8.4.4"]}}
         "✓ addresses",
         "✓ public URL",
         "✓ page",
+        "✓ widget",
         "✓ calls",
     ]
     assert "ALL CALLS OF THIS HOMESERVER DEPEND ON IT" in lines[-1], "said before anybody turns it on"
@@ -174,7 +175,7 @@ async def test_one_fault_is_exit_1_and_the_other_checks_go_on(tmp_path: Path) ->
     )
     out = io.StringIO()
     assert await run_doctor(path, {}, out, tmp_path) == 1
-    assert len(out.getvalue().splitlines()) == 2 + len(doctor.CHECKS)  # and the configuration, and calls
+    assert len(out.getvalue().splitlines()) == 3 + len(doctor.CHECKS)  # and the configuration, widget and calls
     assert "✗ secrets: appservice.as_token, appservice.hs_token, web.link_secret missing" in out.getvalue()
 
 

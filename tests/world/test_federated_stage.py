@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -13,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from bridge.demo.cast import ask_for_link, start_stage, wait_for_state
 from bridge.demo.client_api import ClientApi
 from bridge.demo.federation import make_authority
 from bridge.demo.local_bridge import LocalBridge
-from bridge.demo.people import PageClient
+from bridge.demo.people import PageClient, RequestRefused
 from bridge.demo.site import Site
 from bridge.demo.synapse import LocalSynapse
-from bridge.ids import role_key
+from bridge.errors import MatrixRefused
+from bridge.ids import EventId, RoomId, role_key
 from tests.helpers.ports import free_port
 from tests.helpers.tone import level_at, ratio_at, sine
 from tests.helpers.world import StageHandle, World
@@ -54,6 +57,7 @@ async def servers(synapse_python: Path, tmp_path_factory: pytest.TempPathFactory
         site.write_files()
         config = json.loads(site.config.read_text())
         config["permissions"] = {**config.get("permissions", {}), f"@rana:{names[1]}": "host"}
+        config["matrixrtc"] = {"openid_networks": ["127.0.0.0/8", "::1"]}
         site.config.write_text(json.dumps(config))
         first, second = (authority.settings(port, names) for port in ports)
         ours = LocalSynapse(
@@ -70,7 +74,9 @@ async def servers(synapse_python: Path, tmp_path_factory: pytest.TempPathFactory
             await synapse.start()
         bridge = LocalBridge(site.config, site.ready_url, site.directory / "bridge.log")
         stack.push_async_callback(bridge.stop)
-        await bridge.start()
+        with pytest.MonkeyPatch.context() as env:  # whom the bridge trusts when it asks the other server
+            env.setenv("SSL_CERT_FILE", str(first.ca))
+            await bridge.start()
         world = World(site, ours, bridge)
 
         async def close_people() -> None:
@@ -155,6 +161,59 @@ async def test_partners_listen_raise_hands_speak_moderate_and_are_cut_off(both: 
     await off_air(ear)
     await pages[third.user].wait(lambda c: c.state == "over", HANG_S, "told")
     assert ear.state == "live"
+
+
+async def sign_in(world: World, stage: StageHandle, token: Any) -> tuple[int, dict[str, Any]]:
+    body = {"openid": token, "room": stage.room_id}
+    async with aiohttp.ClientSession() as http, http.post(f"{world.web}/api/v1/sessions", json=body) as answer:
+        return answer.status, await answer.json()
+
+
+async def told_in_chat(person: ClientApi, bot: str, words: str) -> tuple[RoomId, EventId]:
+    """Where the bot says that in the direct chat. The chat is read backwards, and the join may come too early: see
+    `bridge.demo.cast`."""
+    chat = await person.wait_for_invite(bot)
+    async with asyncio.timeout(HANG_S):
+        while True:
+            with contextlib.suppress(MatrixRefused):
+                await person.join(chat)
+                for event in await person.get_messages(chat):
+                    if event["sender"] == bot and words in str(event["content"].get("body")):
+                        return chat, EventId(event["event_id"])
+            await asyncio.sleep(0.2)
+
+
+async def test_a_partner_s_own_server_says_who_they_are_and_they_confirm_once_before_they_moderate(
+    both: TwoServers,
+) -> None:
+    """What a widget does in a client, without the client: the token of *their* homeserver opens a page here."""
+    world, server = both.ours, both.ours.site.server_name
+    moderator = await both.partner("sina")
+    stage = await world.new_stage(topic="By their word", members=("host", "ava"))
+    await joined(stage, moderator, server)
+    await stage.host.set_power(stage.room_id, moderator.user, 50)
+    await world.set_role(stage, "ava", "speaker")
+    ava = await world.client("ava", stage)
+    token = await moderator.request("POST", "user", moderator.user, "openid", "request_token", body={})
+    status, opened = await sign_in(world, stage, token)
+    assert (status, opened.get("user")) == (200, moderator.user)
+    page = PageClient(world.guest_link(stage), name="sina")
+    page._session = opened["session"]
+    try:
+        await page.connect()
+        assert (page.me.user, page.me.place) == (moderator.user, "audience")
+        await on_air(ava, page)
+        with pytest.raises(RequestRefused):
+            await page.act("mute", world.users["ava"].user)
+        code = next(notice.by_name for notice in page.notices if notice.key == "confirm")
+        chat, question = await told_in_chat(moderator, world.bot, code)
+        await moderator.react(chat, question, "👍")
+        await page.wait(lambda c: any(notice.key == "confirmed" for notice in c.notices), HANG_S, "confirmed")
+        await page.act("mute", world.users["ava"].user)
+        await off_air(page)
+    finally:
+        await page.close()
+    assert (await sign_in(world, stage, token))[1]["reason"] == "used"
 
 
 async def test_a_room_of_the_partner_s_is_joined_and_followed_when_they_upgrade_it(both: TwoServers) -> None:

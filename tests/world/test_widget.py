@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -14,7 +15,7 @@ from tests.helpers.browser import Browser
 from tests.helpers.pages import HANG_S, at, shows
 from tests.helpers.tone import level_at, ratio_at, sine
 from tests.helpers.widget import LAYOUT, WIDGET, WIDGETS, Framed, client_page, open_widget
-from tests.helpers.world import World
+from tests.helpers.world import StageHandle, World
 
 SPEAKER, OWN = 440, 880  # Hz
 
@@ -96,13 +97,29 @@ async def test_listener_hand_speaker(world: World, origin: str, browser: Browser
 async def test_the_bot_puts_it_there_and_takes_it_away(world: World) -> None:
     stage = await world.new_stage(topic="There and gone")
 
-    async def stands(wanted: bool) -> None:
+    async def stands(wanted: bool, kind: str = WIDGETS, key: str = WIDGET) -> dict[str, Any]:
         async with asyncio.timeout(HANG_S):
-            while bool(await stage.host.get_state(stage.room_id, WIDGETS, WIDGET)) != wanted:  # noqa: ASYNC110
+            while bool(content := await stage.host.get_state(stage.room_id, kind, key)) != wanted:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+        return dict(content or {})
 
     await stands(True)
-    layout = await stage.host.get_state(stage.room_id, LAYOUT, "") or {}
+    layout = await stands(True, LAYOUT, "")
     assert layout["widgets"][WIDGET]["container"] == "top"
+    token = await stage.host.request("POST", "user", stage.host.user, "openid", "request_token", body={})
+    by_token = {"openid": token, "room": stage.room_id}
+    assert (await post(world, by_token))[0] == 200
+    put = await event_id(stage)
+    await world.kill_bridge()
+    await world.start_bridge()
+    status, refused = await post(world, by_token)
+    assert (status, refused["reason"]) == (401, "used"), "a token is taken once, restarts included"
+    assert await event_id(stage) == put, "nobody is asked for consent again"
     await stage.host.send(stage.room_id, "!stage end")
     await stands(False)
+
+
+async def event_id(stage: StageHandle) -> str:
+    """Of the widget as it stands."""
+    state = await stage.host.get_all_state(stage.room_id)
+    return next(str(event["event_id"]) for event in state if event["type"] == WIDGETS)
