@@ -5,7 +5,7 @@ of length, big endian, then one JSON object with its type under ``t``. The first
 the worker answers ``Started`` or ``Failed``. Every request carries an ``id`` and gets one ``Reply``.
 
     control → worker   Start · Join · MakeOffer · Gate · Hush · LeaveOut · Tune · Leave · Home · CloseStage · Stream
-                       GetStats
+                       GetStats · Ping
     worker → control   Started · Failed · Reply · Connected · Gone · Pressed · LevelsNow · Frames
 """
 
@@ -233,6 +233,13 @@ class GetStats:
     id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Only to be answered."""
+
+    id: int
+
+
 # -- worker → control ---------------------------------------------------------------------------
 
 
@@ -290,7 +297,9 @@ class Frames:
     frames: tuple[str, ...]
 
 
-ToWorker = Start | Join | MakeOffer | Gate | Hush | LeaveOut | Tune | Leave | Home | CloseStage | Stream | GetStats
+ToWorker = (
+    Start | Join | MakeOffer | Gate | Hush | LeaveOut | Tune | Leave | Home | CloseStage | Stream | GetStats | Ping
+)
 ToControl = Started | Failed | Reply | Connected | Gone | Pressed | LevelsNow | Frames
 Message = ToWorker | ToControl
 _TYPES: dict[str, Any] = {each.__name__: each for each in typing.get_args(Message)}

@@ -34,6 +34,7 @@ from bridge.media.control import (
     LevelsNow,
     MakeOffer,
     Message,
+    Ping,
     Pressed,
     Reply,
     Sound,
@@ -172,6 +173,8 @@ class Worker:
                         self._remove(peer)
                 case Stream():
                     self.streams.switch(request.stage, request.on)
+                case Ping():
+                    pass
                 case GetStats():
                     return Reply(request.id, stats=dataclasses.asdict(self.stats()))
                 case _:

@@ -1,22 +1,21 @@
-"""The control side of the relay: starts the media workers, speaks to them, starts them again when they die.
+"""The control side of the relay: where everybody is, and what the workers are told (supervisor.py runs them).
 
 Implements ``bridge.live.ports.Media`` (by shape). A peer's sound comes in and goes out at one worker, and its gate is
 there; a stage is mixed at its home worker (placement.py). The workers pass voices and mixes to each other over their
-trunk (trunk.py), for which each two of them are handed a pair of sockets.
+trunk (trunk.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import binascii
-import itertools
 import logging
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
-from bridge.errors import ConfigError, EyvanError, Full, NotFound, Ours, Unavailable
+from bridge.errors import EyvanError, Full, NotFound, Ours, Unavailable
 from bridge.ids import PeerId, StageId
 from bridge.media.control import (
     CloseStage,
@@ -43,15 +42,12 @@ from bridge.media.control import (
     stats_from,
 )
 from bridge.media.left_out import LeftOut
-from bridge.media.link import ANSWER_S, Link
+from bridge.media.link import Link
 from bridge.media.placement import Placement, Route, Seat
+from bridge.media.supervisor import Supervisor
 from bridge.media.trunk import CONNECTION
 
 log = logging.getLogger("eyvan.media")
-
-_BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
-_TRUNK_BYTES = 1 << 20  # waiting in the kernel for a worker that stands still; the kernel may give less
-
 
 Take = Callable[[int, Sequence[bytes]], None]
 """(tick of the first, consecutive Opus frames of 20 ms). Called from the relay's own task; returns at once."""
@@ -77,40 +73,20 @@ class Answer:
     csrc: int
 
 
-@dataclass(slots=True)
-class _Slot:
-    """The place of one worker; who fills it changes when it dies. ``task`` keeps it filled."""
-
-    number: int
-    settings: WorkerSettings
-    link: Link | None = None
-    task: asyncio.Task[None] | None = None
-    restarts: int = 0
-
-
 class Workers:
-    """The relay. Owns a task for each worker, which keeps it running; ``close`` joins them."""
+    """The relay. Owns the supervisor of its workers; ``close`` ends both."""
 
     def __init__(self, settings: WorkerSettings, listener: Listener, count: int = 1) -> None:
         """``count`` workers (1 … 64). Each has a port of its own: ``settings.port`` and those that follow it, or any
         free ones where that is 0."""
         self._settings = settings
         self._listener = listener
-        self._slots = [
-            _Slot(number, replace(settings, number=number, port=settings.port and settings.port + number))
-            for number in range(count)
-        ]
-        if not settings.tcp_handed:
-            for slot in self._slots[1:]:  # what is forwarded from the announced port comes to the first
-                slot.settings = replace(slot.settings, tcp_announce_port=0)
+        self._supervisor = Supervisor(settings, count, self)
         self._placement = Placement()
         self._told: dict[str, Route] = {}  # the routes as the workers know them
-        self._running = asyncio.Event()  # at least one worker does
         self._taps: dict[StageId, Take] = {}
         self._sounds: dict[str, Sound] = {}  # of stages that are not for voices
         self._left_out = LeftOut()
-        self._started = self._closing = False
-        self.addresses: tuple[str, ...] = ()
 
     @property
     def port(self) -> int:
@@ -120,74 +96,34 @@ class Workers:
     @property
     def ports(self) -> tuple[int, ...]:
         """Of all workers; a worker that is started again takes its port again."""
-        return tuple(slot.settings.port for slot in self._slots)
+        return self._supervisor.ports
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those of our candidates, known after ``start``."""
+        return self._supervisor.addresses
 
     @property
     def restarts(self) -> int:
-        return sum(slot.restarts for slot in self._slots)
-
-    # -- the processes ---------------------------------------------------------------------------
+        return self._supervisor.restarts
 
     async def start(self) -> None:
         """Raises ConfigError naming the port, Unavailable. Returns when sound can flow."""
-        try:
-            async with asyncio.TaskGroup() as starting:
-                for slot in self._slots:
-                    starting.create_task(self._open(slot))
-        except BaseExceptionGroup as group:
-            await self._stop_all()
-            raise group.exceptions[0] from None
-        self._started = True
-        for slot in self._slots:
-            slot.task = asyncio.create_task(self._keep_running(slot), name=f"media worker {slot.number}")
+        await self._supervisor.start()
 
-    async def _open(self, slot: _Slot) -> None:
-        link, started = await Link.start(slot.settings)
-        slot.settings = replace(slot.settings, port=started.port)
-        self.addresses = tuple(started.addresses)
-        slot.link = link
-        for other in self._slots:
-            if other is not slot and other.link is not None:
-                self._connect(slot.number, link, other.number, other.link)
-        for stage in self._placement.came(slot.number):
+    async def close(self) -> None:
+        """Say goodbye to all peers, end the workers, join the tasks. Harmless twice."""
+        await self._supervisor.close()
+
+    # -- what the supervisor tells ---------------------------------------------------------------
+
+    def worker_came(self, number: int) -> None:
+        for stage in self._placement.came(number):
             self._tell_route(stage)
-        self._running.set()
 
-    @staticmethod
-    def _connect(one: int, link: Link, two: int, other: Link) -> None:
-        """A new pair of sockets for two workers; where they had one, it is dead or they take the new one for it."""
-        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for each in pair:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _TRUNK_BYTES)
-        try:
-            link.hand_over(pair[0], two)
-            other.hand_over(pair[1], one)
-        except OSError as error:
-            log.error("media workers %d and %d cannot pass sound to each other: %s", one, two, error)
-        finally:
-            for each in pair:
-                each.close()
-
-    async def _keep_running(self, slot: _Slot) -> None:
-        while True:
-            link = slot.link
-            assert link is not None
-            await link.read_to_end(lambda message: self._on_event(slot, message))
-            slot.link = None
-            if not any(each.link for each in self._slots):
-                self._running.clear()
-            if not self._closing:
-                self._let_go(slot)
-            await link.stop()
-            if self._closing:
-                return
-            log.error("media worker %d ended with %s; starting another", link.process.pid, link.process.returncode)
-            slot.restarts += 1
-            await self._reopen(slot)
-
-    def _let_go(self, slot: _Slot) -> None:
-        """The worker died. First who mixes for the others now, which makes their silence short; then its own peers."""
-        lost, touched = self._placement.died(slot.number)
+    def worker_died(self, number: int) -> None:
+        """First who mixes for the others now, which makes their silence short; then its own peers."""
+        lost, touched = self._placement.died(number)
         for peer in lost:
             self._left_out.gone(peer)
         for stage in touched:
@@ -195,22 +131,13 @@ class Workers:
         for peer in lost:
             self._tell(self._listener.peer_gone, PeerId(peer), "worker")
 
-    async def _reopen(self, slot: _Slot) -> None:
-        for attempt in itertools.count():
-            await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
-            try:
-                await self._open(slot)
-                return
-            except (ConfigError, Unavailable, OSError) as error:
-                log.error("media worker %d does not start (attempt %d): %s", slot.number, attempt + 1, error)
-
-    def _on_event(self, slot: _Slot, message: Message) -> None:
+    def worker_says(self, number: int, message: Message) -> None:
         match message:
             case Connected():
                 self._tell(self._listener.peer_connected, PeerId(message.peer))
             case Gone():
                 seat = self._placement.seat(message.peer)
-                if seat is not None and seat.worker == slot.number:
+                if seat is not None and seat.worker == number:
                     self._forget(message.peer)
                     self._tell(self._listener.peer_gone, PeerId(message.peer), message.reason)
             case Pressed():
@@ -236,7 +163,7 @@ class Workers:
 
     def _post(self, worker: int | None, message: Message) -> None:
         """To a worker that runs; one that does not has forgotten everything anyway."""
-        if worker is not None and (link := self._slots[worker].link) is not None:
+        if (link := self._supervisor.link(worker)) is not None:
             link.post(message)
 
     def _tell_route(self, stage: str) -> None:
@@ -274,16 +201,8 @@ class Workers:
                 self._tell_sound(changed)
         return seat
 
-    async def _ready(self) -> None:
-        if self._closing or not self._started:
-            raise Unavailable("the relay is not running")
-        try:
-            await asyncio.wait_for(self._running.wait(), ANSWER_S)
-        except TimeoutError:
-            raise Unavailable("no media worker is running") from None
-
     def _link_of(self, seat: Seat) -> Link:
-        link = self._slots[seat.worker].link
+        link = self._supervisor.link(seat.worker)
         if link is None:
             raise Unavailable("the media worker is starting again")
         return link
@@ -291,7 +210,7 @@ class Workers:
     def take_connection(self, worker: int, connection: socket.socket) -> bool:
         """Give somebody's TCP connection to the worker that its first frame names; the caller closes its own end. False
         where no such worker runs, or it stands still."""
-        link = self._slots[worker].link if worker < len(self._slots) else None
+        link = self._supervisor.link(worker)
         if link is None or link.closed:
             return False
         try:
@@ -304,7 +223,7 @@ class Workers:
 
     async def offer(self, stage: StageId, peer: PeerId) -> str:
         """The peer has its seat from now on, where its answer will be taken."""
-        await self._ready()
+        await self._supervisor.until_one_runs()
         if len(self._placement) >= self._settings.max_peers:
             raise Full(f"this relay takes {self._settings.max_peers} connections at once", retry_after_ms=10_000)
         seat = self._placement.join(stage, peer, speak=False)
@@ -319,7 +238,7 @@ class Workers:
     async def join(
         self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool, answer_to: str = ""
     ) -> Answer:
-        await self._ready()
+        await self._supervisor.until_one_runs()
         seat = self._placement.seat(peer)
         if seat is not None and seat.stage != stage:
             await self.leave(peer)
@@ -364,7 +283,7 @@ class Workers:
         if self._placement.seat(peer) is not seat or seat.speak == speak:
             return
         self._placement.gate(peer, speak=speak)
-        if not speak and home is not None and home != seat.worker and (link := self._slots[home].link) is not None:
+        if not speak and home != seat.worker and (link := self._supervisor.link(home)) is not None:
             await self._quietly(link, lambda number: Hush(number, seat.stage, seat.csrc))
 
     def _may_speak(self, peer: str, seat: Seat, speak: bool) -> None:
@@ -385,17 +304,17 @@ class Workers:
             self._sounds.pop(stage, None)
         else:
             self._sounds[stage] = sound
-        links = [self._slots[each].link for each in self._placement.route(stage).all]
+        links = [self._supervisor.link(each) for each in self._placement.route(stage).all]
         told = [self._quietly(link, lambda number: self._tune(number, stage)) for link in links if link is not None]
         await asyncio.gather(*told)
 
     async def leave(self, peer: PeerId) -> None:
         seat = self._forget(peer)
-        if seat is not None and (link := self._slots[seat.worker].link) is not None:
+        if seat is not None and (link := self._supervisor.link(seat.worker)) is not None:
             await self._quietly(link, lambda number: Leave(number, peer))
 
     async def close_stage(self, stage: StageId) -> None:
-        links = [self._slots[each].link for each in self._placement.route(stage).all]
+        links = [self._supervisor.link(each) for each in self._placement.route(stage).all]
         self._sounds.pop(stage, None)
         for peer in self._placement.peers_of(stage):
             self._placement.leave(peer)
@@ -431,11 +350,11 @@ class Workers:
 
     async def stats(self) -> Stats:
         """Counters of the workers and of each peer. Raises Unavailable where no worker runs."""
-        await self._ready()
-        running = [(slot.number, slot.link) for slot in self._slots if slot.link is not None]
-        replies = await asyncio.gather(*(link.request(GetStats) for _, link in running), return_exceptions=True)
+        await self._supervisor.until_one_runs()
+        running = self._supervisor.links
+        replies = await asyncio.gather(*(link.request(GetStats) for link in running.values()), return_exceptions=True)
         found: dict[int, Stats] = {}
-        for (number, _), reply in zip(running, replies, strict=True):
+        for number, reply in zip(running, replies, strict=True):
             if isinstance(reply, EyvanError):
                 continue  # it died meanwhile
             if isinstance(reply, BaseException):
@@ -446,16 +365,3 @@ class Workers:
         if not found:
             raise Unavailable("the media worker is starting again")
         return merged(found)
-
-    async def close(self) -> None:
-        """Say goodbye to all peers, end the workers, join the tasks. Harmless twice."""
-        self._closing = True
-        await self._stop_all()
-        for slot in self._slots:
-            if slot.task is not None and not slot.task.done():
-                if slot.link is None:
-                    slot.task.cancel()
-                await asyncio.gather(slot.task, return_exceptions=True)
-
-    async def _stop_all(self) -> None:
-        await asyncio.gather(*(slot.link.stop() for slot in self._slots if slot.link is not None))

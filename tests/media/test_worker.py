@@ -13,7 +13,7 @@ import pytest
 
 from bridge.errors import BadInput, ConfigError, Full, NotFound, Unavailable
 from bridge.ids import PeerId, StageId
-from bridge.media import control, sdp, udp, worker
+from bridge.media import control, link, sdp, supervisor, udp, worker
 from bridge.media.control import WorkerSettings
 from bridge.media.workers import Workers
 from tests.helpers.raw_peer import RawPeer
@@ -154,6 +154,26 @@ def _alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+async def test_a_worker_that_answers_nothing_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    witness = Witness()
+    workers = Workers(WorkerSettings(), witness)
+    await workers.start()
+    raw = RawPeer()
+    try:
+        await workers.join(StageId("s"), PeerId("p"), "o", raw.offer, hear=True, speak=False)
+        pid = (await workers.stats()).worker.pid
+        monkeypatch.setattr(supervisor, "_LOOK_S", 0.01)
+        monkeypatch.setattr(link, "ANSWER_S", 2.0)
+        os.kill(pid, signal.SIGSTOP)
+        await witness.until(lambda: ("gone", "p", "worker") in witness.told, "gone")
+        monkeypatch.undo()
+        assert (await workers.stats()).worker.pid != pid
+        assert workers.restarts == 1
+    finally:
+        raw.close()
+        await workers.close()
 
 
 async def test_a_stopped_worker_catches_up_without_a_flood() -> None:
