@@ -173,6 +173,7 @@ class App:
             port=media.port,
             announce=tuple(media.announce),
             max_peers=media.max_peers,
+            max_mbit=media.max_mbit,
             bitrate=media.bitrate,
             listener_packet_ms=media.listener_packet_ms,
             tcp=media.tcp,

@@ -228,7 +228,14 @@ class MediaConfig:
         (), "Addresses at which browsers reach the port: yours from outside if you are behind NAT. Empty: those of the "
         "interface. Nobody else is ever asked (no STUN server).", _addresses,
     )  # fmt: skip
-    max_peers: int = key(2000, "So many connections at most; further ones are told: full.", _between(1, 100_000))
+    max_peers: int = key(
+        2000, "So many connections at most; further ones are told: full. A few places are kept for who may speak.",
+        _between(1, 100_000),
+    )  # fmt: skip
+    max_mbit: int = key(
+        0, "So many Mbit/s of sound sent at most, headers included; then new listeners are told: full. A listener "
+        "counts as if somebody talked all the time, about 57 kbit/s. 0: no limit.", _between(0, 1_000_000),
+    )  # fmt: skip
     bitrate: int = key(
         48_000,
         "Opus bits per second for each listener; a stage set to low takes 24000 at most, one for music 128000.",

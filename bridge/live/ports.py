@@ -70,11 +70,21 @@ class Media(Protocol):
     """
 
     async def join(
-        self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool, answer_to: str = ""
+        self,
+        stage: StageId,
+        peer: PeerId,
+        owner: str,
+        offer: str,
+        *,
+        hear: bool,
+        speak: bool,
+        answer_to: str = "",
+        may_speak: bool = False,
     ) -> Answer:
         """Answer a WebRTC offer (SDP, RFC 8829; at most 64 KiB). The peer connection is sendrecv from the start;
         whether it is heard is the gate's matter alone. A second offer of the same peer restarts ICE. ``answer_to``:
-        an offer of ours for that peer (`offer`), and ``offer`` is its answer."""
+        an offer of ours for that peer (`offer`), and ``offer`` is its answer. ``may_speak``: soon, if not now; some
+        places are kept for such people where listeners are told that it is full."""
 
     async def offer(self, stage: StageId, peer: PeerId) -> str:
         """An offer (SDP) for somebody who is called. Where it is not answered, ``leave`` gives its seat back."""

@@ -229,7 +229,9 @@ class Seats:
 
     # -- in and out ----------------------------------------------------------------------------
 
-    async def join(self, seat: Seat, sdp: str, want: Callable[[], Gate], offered: Offered | None = None) -> Answer:
+    async def join(
+        self, seat: Seat, sdp: str, want: Callable[[], Gate], offered: Offered | None = None, *, may_speak: bool = False
+    ) -> Answer:
         """Answer the page's offer. ``want`` is asked when it is sent and again when the relay has answered.
         ``offered``: it was ours, and ``sdp`` answers it.
         Raises as `Media.join`, and Full where an offer of this seat is under way."""
@@ -249,6 +251,7 @@ class Seats:
                 hear=first.hear,
                 speak=first.speak,
                 answer_to=offered.sdp if offered is not None else "",
+                may_speak=may_speak,
             )
             if seat.left_out:
                 await self._leave_out_again(seat, peer)

@@ -171,7 +171,8 @@ class LiveStage:
         seat = self._seats.find(session, page)
         if self._closed or not self._window.glance().gate(seat.user).hear:
             raise Unavailable("the stage does not take connections just now; try again")
-        return await self._seats.join(seat, sdp, lambda: self._want(seat), offered)
+        may_speak = seat.user is not None and (self._state.on_stage(seat.user) or self._state.has_authority(seat.user))
+        return await self._seats.join(seat, sdp, lambda: self._want(seat), offered, may_speak=may_speak)
 
     def microphone(self, session: SessionId, page: Page, on: bool) -> None:
         self._inbox.put_always(lambda: self._microphone(session, page, on))

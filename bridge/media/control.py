@@ -28,6 +28,16 @@ Sound = Literal["voice", "music", "low"]
 """How a stage sounds. ``voice``: mono, evened, at the bitrate of the configuration. ``music``: stereo, 128 kbit/s, as
 it comes. ``low``: as voice, 24 kbit/s."""
 
+MUSIC_BITRATE, LOW_BITRATE = 128_000, 24_000
+
+
+def bitrate_of(sound: Sound, bitrate: int) -> int:
+    """Bit/s of one encode; ``bitrate`` is that of the configuration, for voices."""
+    if sound == "music":
+        return MUSIC_BITRATE
+    return min(bitrate, LOW_BITRATE) if sound == "low" else bitrate
+
+
 MAX_LEFT_OUT_MIXES = 8
 """Mixes of a stage that leave out two and more who talk, beside two for each who talks. Sets of people beyond it are
 refused; should people who leave others out begin to talk, the last of them hear the mix minus their own voice only."""
@@ -42,6 +52,7 @@ class WorkerSettings:
     port: int = 0  # UDP; 0 takes a free one and keeps it over restarts of the worker
     announce: tuple[str, ...] = ()  # addresses in our answers; () takes those of the interfaces
     max_peers: int = 5000
+    max_mbit: float = 0  # of sound that we send in all, headers too; 0: no limit
     bitrate: int = 48_000  # bit/s of each Opus stream we send
     listener_packet_ms: int = 60  # 20, 40 or 60: sound in one packet to those who may not speak; others get 20
     fan_out: str = "auto"  # "c", "python", or auto: C where it is there
@@ -101,6 +112,7 @@ class WorkerCounters:
     stun_refused: int = 0  # no such ufrag, bad MESSAGE-INTEGRITY or FINGERPRINT, not a Binding request
     junk: int = 0  # datagrams of no known kind, or from an address that passed no check
     send_errors: int = 0
+    out_mbit: float = 0.0  # of sound, in the last second, with RTP, UDP and IP headers
     fan_out: str = ""  # the engine: "C" or "Python"
     cpu_s: float = 0.0
     streams: int = 0  # TCP connections now
@@ -297,10 +309,17 @@ class Frames:
     frames: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Once a second, where there is a limit: WorkerCounters.out_mbit."""
+
+    mbit: float
+
+
 ToWorker = (
     Start | Join | MakeOffer | Gate | Hush | LeaveOut | Tune | Leave | Home | CloseStage | Stream | GetStats | Ping
 )
-ToControl = Started | Failed | Reply | Connected | Gone | Pressed | LevelsNow | Frames
+ToControl = Started | Failed | Reply | Connected | Gone | Pressed | LevelsNow | Frames | Sending
 Message = ToWorker | ToControl
 _TYPES: dict[str, Any] = {each.__name__: each for each in typing.get_args(Message)}
 

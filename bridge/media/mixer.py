@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bridge.media import opus
-from bridge.media.control import MAX_LEFT_OUT_MIXES, Sound
+from bridge.media.control import MAX_LEFT_OUT_MIXES, Sound, bitrate_of
 from bridge.media.limiter import Limiter
 from bridge.media.opus import FRAME, Encoder, Samples
 from bridge.media.voice import FADE, RAMP_DOWN, RAMP_UP, SILENCE, Voice, dbov, rms
@@ -27,8 +27,6 @@ _FEW = 6  # mixes for single owners encoded as well as the shared one …
 _HURRIED = 0  # … and the complexity of each where there are more: 20 who talk at once fit into a quarter of a core
 _TAIL = 10  # ticks of silence that are still encoded, so that every decoder's last sound dies away
 _LEVEL_TICKS = 5  # 10 reports a second
-
-MUSIC_BITRATE, LOW_BITRATE = 128_000, 24_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +40,7 @@ class Format:
 
 def format_of(sound: Sound, bitrate: int) -> Format:
     """``bitrate``: that of the configuration, for voices."""
-    if sound == "music":
-        return Format(MUSIC_BITRATE, 2)
-    return Format(min(bitrate, LOW_BITRATE) if sound == "low" else bitrate)
+    return Format(bitrate_of(sound, bitrate), 2 if sound == "music" else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,10 @@ class Placement:
     def seat(self, peer: str) -> Seat | None:
         return self._seats.get(peer)
 
+    def counts(self) -> list[tuple[str, int, int]]:
+        """Of each stage: its name, how many peers may speak, and how many others it has."""
+        return [(name, each.speakers, len(each.peers) - each.speakers) for name, each in self._stages.items()]
+
     def peers_of(self, stage: str) -> list[str]:
         return list(self._stages[stage].peers) if stage in self._stages else []
 

@@ -37,6 +37,7 @@ from bridge.media.control import (
     Ping,
     Pressed,
     Reply,
+    Sending,
     Sound,
     Stats,
     Stream,
@@ -86,6 +87,7 @@ class Worker:
         self._seats = itertools.count()
         self._peers: dict[str, Peer] = {}
         self._rota: list[dict[Peer, None]] = [{} for _ in range(_CARE_TICKS)]  # who is looked after at which tick
+        self._sent = [0] * _CARE_TICKS  # bytes by those of each rota, in the second before their turn
         self._urgent: dict[Peer, None] = {}
         self._stages: dict[str, Stage] = {}
         self.trunk = Trunk(self)
@@ -427,6 +429,9 @@ class Worker:
     def _care_for_peers(self) -> None:
         now = self._loop.time()
         chosen = list(self._rota[self._tick % _CARE_TICKS])
+        self._sent[self._tick % _CARE_TICKS] = sum(peer.sent_since() for peer in chosen)
+        if self.settings.max_mbit and self._tick % _CARE_TICKS == 0:
+            self._emit(Sending(self.out_mbit))
         if self._tick % _URGENT_TICKS == 0:
             for peer in [each for each in self._urgent if each.is_closed or not each.wants_care]:
                 del self._urgent[peer]
@@ -437,6 +442,10 @@ class Worker:
                     peer.look_after(now, self._tick)
             except Exception:
                 self._defect(f"peer {peer.name}")
+
+    @property
+    def out_mbit(self) -> float:
+        return round(8e-6 * sum(self._sent), 3)
 
     def _defect(self, where: str) -> None:
         """Whatever happens, the tick goes on; at most one traceback each ten seconds."""
@@ -462,6 +471,7 @@ class Worker:
             stun_refused=self._stun_refused,
             junk=self._junk,
             send_errors=self._port.send_errors + self._engine.errors,
+            out_mbit=self.out_mbit,
             fan_out=self._engine.name,
             cpu_s=time.process_time(),
             streams=len(self._streams),

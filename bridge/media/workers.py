@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bridge.errors import EyvanError, Full, NotFound, Ours, Unavailable
+from bridge.errors import EyvanError, NotFound, Ours, Unavailable
 from bridge.ids import PeerId, StageId
+from bridge.media.admission import Admission, Load
 from bridge.media.control import (
     CloseStage,
     Connected,
@@ -33,11 +34,13 @@ from bridge.media.control import (
     MakeOffer,
     Message,
     Pressed,
+    Sending,
     Sound,
     Stats,
     Stream,
     Tune,
     WorkerSettings,
+    bitrate_of,
     merged,
     stats_from,
 )
@@ -83,6 +86,8 @@ class Workers:
         self._listener = listener
         self._supervisor = Supervisor(settings, count, self)
         self._placement = Placement()
+        self._admission = Admission(settings.max_peers, settings.max_mbit)
+        self._sending: dict[int, float] = {}  # Mbit/s of each worker, where there is a limit
         self._told: dict[str, Route] = {}  # the routes as the workers know them
         self._taps: dict[StageId, Take] = {}
         self._sounds: dict[str, Sound] = {}  # of stages that are not for voices
@@ -123,6 +128,7 @@ class Workers:
 
     def worker_died(self, number: int) -> None:
         """First who mixes for the others now, which makes their silence short; then its own peers."""
+        self._sending.pop(number, None)
         lost, touched = self._placement.died(number)
         for peer in lost:
             self._left_out.gone(peer)
@@ -142,6 +148,8 @@ class Workers:
                     self._tell(self._listener.peer_gone, PeerId(message.peer), message.reason)
             case Pressed():
                 self._tell(self._listener.peer_pressed, PeerId(message.peer), message.key)
+            case Sending():
+                self._sending[number] = message.mbit
             case LevelsNow():
                 levels = {int(csrc): level for csrc, level in message.levels.items()}
                 self._tell(self._listener.levels, StageId(message.stage), levels)
@@ -224,8 +232,7 @@ class Workers:
     async def offer(self, stage: StageId, peer: PeerId) -> str:
         """The peer has its seat from now on, where its answer will be taken."""
         await self._supervisor.until_one_runs()
-        if len(self._placement) >= self._settings.max_peers:
-            raise Full(f"this relay takes {self._settings.max_peers} connections at once", retry_after_ms=10_000)
+        self._admit(stage, speak=False, may_speak=True)  # whom we call
         seat = self._placement.join(stage, peer, speak=False)
         if seat is None:
             raise Unavailable("the media worker is starting again")
@@ -235,8 +242,31 @@ class Workers:
             self._forget(peer)
             raise
 
+    def _admit(self, stage: StageId, *, speak: bool, may_speak: bool) -> None:
+        """Raises Full."""
+        present = [
+            self._load(StageId(name), count, speak=each)
+            for name, speakers, others in self._placement.counts()
+            for each, count in ((True, speakers), (False, others))
+        ]
+        measured = sum(self._sending.values())
+        self._admission.check(present, measured, self._load(stage, 1, speak=speak), may_speak=speak or may_speak)
+
+    def _load(self, stage: StageId, count: int, *, speak: bool) -> Load:
+        bitrate = bitrate_of(self._sounds.get(stage, "voice"), self._settings.bitrate)
+        return Load(count, bitrate, 20 if speak else self._settings.listener_packet_ms)
+
     async def join(
-        self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool, answer_to: str = ""
+        self,
+        stage: StageId,
+        peer: PeerId,
+        owner: str,
+        offer: str,
+        *,
+        hear: bool,
+        speak: bool,
+        answer_to: str = "",
+        may_speak: bool = False,
     ) -> Answer:
         await self._supervisor.until_one_runs()
         seat = self._placement.seat(peer)
@@ -244,9 +274,8 @@ class Workers:
             await self.leave(peer)
             seat = None
         is_new = seat is None
-        if is_new and len(self._placement) >= self._settings.max_peers:
-            limit = self._settings.max_peers
-            raise Full(f"this relay takes {limit} connections at once", retry_after_ms=10_000)
+        if is_new:
+            self._admit(stage, speak=speak, may_speak=may_speak)
         seat = self._placement.join(stage, peer, speak=speak)
         if seat is None:
             raise Unavailable("the media worker is starting again")

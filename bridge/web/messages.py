@@ -85,6 +85,7 @@ class RefusedAnswer:
     id: int
     errcode: str
     error: str  # a sentence in the page's language
+    retry_after_ms: int | None = None  # when it may do
     t: Literal["refused"] = "refused"
 
 

@@ -119,7 +119,8 @@ class PageSocket:
             text = plain_of(say(self.lang, error.reason, **{"prefix": self._prefix, **error.args_for_text}))
         else:
             text = str(error)
-        self.send(m.RefusedAnswer(request, error.errcode, text))
+        retry = error.retry_after_ms if isinstance(error, Full) else None
+        self.send(m.RefusedAnswer(request, error.errcode, text, retry))
 
     def resync(self) -> None:
         self._news, self._sent = self._news or self._sent, None

@@ -7,6 +7,7 @@
  *
  * Owner of the RTCPeerConnection, its timers and the sound element's srcObject. `close` ends all, harmless twice.
  */
+import { Refusal } from "./connection";
 
 export type MediaState = "none" | "connecting" | "up" | "broken" | "blocked";
 
@@ -150,7 +151,7 @@ export class PageAudio {
     } catch (error) {
       if (turn !== this.turn) return;
       console.warn("no sound yet:", error);
-      this.again();
+      this.again(error instanceof Refusal ? error.retryMs : null);
     }
   }
 
@@ -162,9 +163,11 @@ export class PageAudio {
     else this.again();
   }
 
-  private again(): void {
+  /** `asked`: ms that the server wants us to wait; spread, as it says the same to many. */
+  private again(asked: number | null = null): void {
     if (this.state === "up") this.tell("broken");
-    const wait = RETRY[Math.min(this.failures++, RETRY.length - 1)];
+    const usual = RETRY[Math.min(this.failures++, RETRY.length - 1)] ?? 0;
+    const wait = asked === null ? usual : Math.max(usual, asked * (0.75 + Math.random() / 2));
     clearTimeout(this.retryTimer);
     this.retryTimer = setTimeout(() => void this.negotiate(true), wait);
   }

@@ -18,6 +18,8 @@ export class Refusal extends Error {
   constructor(
     readonly errcode: string,
     text: string,
+    /** When asking again may do. */
+    readonly retryMs: number | null = null,
   ) {
     super(text);
   }
@@ -183,7 +185,7 @@ export class Connection {
         this.settle(frame.id)?.resolve(frame);
         return;
       case "refused":
-        this.settle(frame.id)?.reject(new Refusal(frame.errcode, frame.error));
+        this.settle(frame.id)?.reject(new Refusal(frame.errcode, frame.error, frame.retry_after_ms));
         return;
       case "pong":
         return;

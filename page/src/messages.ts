@@ -111,6 +111,7 @@ export interface RefusedAnswer {
   id: number;
   errcode: string;
   error: string;
+  retry_after_ms: number | null;
   t: "refused";
 }
 

@@ -20,6 +20,7 @@ import { t } from "./words";
 
 const WISH_LIMIT = 15_000; // ms a hand may be on its way before we say that nothing came back
 const NOTICED = 1_500; // ms
+const FULL_FOR = 2_000; // ms: a refusal that may do sooner is no matter of places
 const LINK_TROUBLES = new Set(["expired", "altered", "revoked", "devices", "membership", "unknown", "identity", "client", "left_room"]);
 
 export class Page {
@@ -47,8 +48,14 @@ export class Page {
     this.audio = new PageAudio({
       element,
       offer: async (sdp) => {
-        const outcome = await this.connection.request({ t: "offer", sdp });
-        return outcome.t === "answer" ? outcome.sdp : "";
+        try {
+          const outcome = await this.connection.request({ t: "offer", sdp });
+          if (this.stage.state.peek().full) this.stage.set({ full: false });
+          return outcome.t === "answer" ? outcome.sdp : "";
+        } catch (error) {
+          if (error instanceof Refusal && (error.retryMs ?? 0) >= FULL_FOR) this.stage.set({ full: true });
+          throw error;
+        }
       },
       media: (media) => this.stage.set({ media }),
       sound: (sound) => this.stage.set({ sound }),

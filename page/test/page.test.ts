@@ -115,6 +115,21 @@ describe("sound", () => {
     expect(tracks).toEqual([]);
     expect(page.stage.connection.value).toBe("live");
   });
+  it("that has no place is told so, and asked for again when the server wants it", async () => {
+    FakeSocket.last.accept();
+    FakeSocket.last.say(LISTENING);
+    await pass();
+    await answer("offer", { t: "refused", errcode: "M_LIMIT_EXCEEDED", error: "full", retry_after_ms: 10_000 });
+    expect([page.stage.state.value.full, sent("offer").length]).toEqual([true, 1]);
+    await mute(7_000);
+    expect(sent("offer")).toHaveLength(1);
+    await mute(6_000);
+    expect(sent("offer")).toHaveLength(2);
+    await answer("offer", { t: "answer", sdp: "answer" });
+    FakePeer.last.become("connected");
+    await pass();
+    expect([page.stage.state.value.full, page.stage.connection.value]).toEqual([false, "live"]);
+  });
   it("is not offered before the stage is live", async () => {
     await connect(snapshot({ stage: { ...LISTENING.stage, status: "none" } }));
     expect(sent("offer")).toEqual([]);

@@ -482,6 +482,52 @@ async def test_limits_and_taken_port() -> None:
         await workers.close()
 
 
+async def test_bandwidth_is_a_limit_and_who_may_speak_has_a_place() -> None:
+    """Nobody is connected yet: places count from the answer on, so that a storm of joins does not pass by the limit."""
+    workers = Workers(WorkerSettings(max_mbit=0.5), Witness())
+    await workers.start()
+    raws = [RawPeer() for _ in range(11)]
+    try:
+        for number in range(8):  # 0.0565 each; a twentieth is kept
+            await join(workers, raws[number], speak=False, peer=f"p{number}")
+        with pytest.raises(Full, match=r"0\.5 Mbit/s") as caught:
+            await join(workers, raws[8], speak=False, peer="p8")
+        assert caught.value.retry_after_ms == 10_000
+        await join(workers, raws[0], speak=False, peer="p0")  # an ICE restart needs no new place
+        await workers.leave(PeerId("p7"))
+        host = await workers.join(STAGE, PeerId("host"), "h", raws[9].offer, hear=True, speak=False, may_speak=True)
+        assert host.sdp
+        with pytest.raises(Full):
+            await join(workers, raws[10], speak=False, peer="p10")
+        await workers.leave(PeerId("p6"))
+        await join(workers, raws[10], speak=False, peer="p10")
+    finally:
+        for each in raws:
+            each.close()
+        await workers.close()
+
+
+async def test_what_is_sent_is_measured_with_its_headers(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
+    workers, _ = relay
+    await join(workers, raw, speak=False)
+    await raw.check()
+    await raw.handshake()
+    async with on_stage(workers, ("ava", True)) as (ava,):
+        ava.client.say(440)
+
+        async def as_a_listener_takes() -> bool:
+            raw.send(raw.check_message())
+            stats = await workers.stats()
+            of_raw = stats.peers[PeerId("raw")]
+            headers = 28 * of_raw.packets_out
+            share = (of_raw.bytes_out + headers) / sum(
+                each.bytes_out + 28 * each.packets_out for each in stats.peers.values()
+            )
+            return 0.04 < stats.worker.out_mbit * share < 0.08
+
+        await until(as_a_listener_takes, "57 kbit/s")
+
+
 async def test_a_quick_row_of_gate_changes_ends_as_the_last_said(relay: tuple[Workers, Witness]) -> None:
     workers, _ = relay
     async with on_stage(workers, ("ava", True), ("ben", False)) as (ava, ben):

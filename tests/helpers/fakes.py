@@ -306,6 +306,7 @@ class FakeMedia:
         self.dead = False
         self.sounds: dict[StageId, Sound] = {}
         self.most_left_out = 8
+        self.kept_for: set[str] = set()  # who joined as somebody who may speak
 
     def heard(self, user: str) -> bool:
         return any(peer.speak for peer in self.peers.values() if peer.owner == user)
@@ -333,9 +334,20 @@ class FakeMedia:
         self.watch()
 
     async def join(
-        self, stage: StageId, peer: PeerId, owner: str, offer: str, *, hear: bool, speak: bool, answer_to: str = ""
+        self,
+        stage: StageId,
+        peer: PeerId,
+        owner: str,
+        offer: str,
+        *,
+        hear: bool,
+        speak: bool,
+        answer_to: str = "",
+        may_speak: bool = False,
     ) -> FakeAnswer:
         await self._call("join", stage, peer, owner)
+        if may_speak:
+            self.kept_for.add(owner)
         known = self.peers.get(peer)
         made = self.peers[peer] = FakePeer(stage, owner, hear, speak, known.csrc if known else next(self._csrc))
         self._changed(made)

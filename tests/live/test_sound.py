@@ -97,3 +97,13 @@ async def test_whom_one_cannot_leave_out(house: House, monkeypatch: pytest.Monke
     with pytest.raises(Full, match="1 people at most"):
         await stage.leave_out(session, page, CYD, True)
     assert house.media.left_out == {frozenset({AVA})}
+
+
+async def test_places_are_kept_for_who_may_speak(house: House) -> None:
+    """A speaker who comes again, and who has authority; not a listener."""
+    await house.live()
+    await house.on_air(AVA)
+    assert house.media.kept_for == set()
+    for user in (AVA, ADMIN, BEN):
+        await house.seat(user)
+    assert house.media.kept_for == {ADMIN, AVA}
