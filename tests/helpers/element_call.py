@@ -50,25 +50,26 @@ def homeserver(site: Site) -> Mapping[str, Any]:
 
 def install() -> None:
     """The package and the built host page. Raises CalledProcessError with what npm said."""
-    if not PACKAGE.exists():
+    wanted = json.loads((HERE / "package.json").read_text())["dependencies"]
+    if not all((HERE / "node_modules" / name).exists() for name in wanted):
         subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=HERE, check=True)
     subprocess.run(["npm", "run", "--silent", "build"], cwd=HERE, check=True)
 
 
 @asynccontextmanager
 async def host_page() -> AsyncIterator[str]:
-    """The origin that serves the host page and the package; yields its URL."""
+    """The origin that serves the pages ``/host`` (for Element Call) and ``/livekit``; yields its URL."""
     await asyncio.to_thread(install)
 
-    async def index(_: web.Request) -> web.Response:
-        text = "<!doctype html><meta charset=utf-8><title>host</title><body><script src=/host.js></script>"
+    async def index(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        text = f"<!doctype html><meta charset=utf-8><title>{name}</title><body><script src=/js/{name}.js></script>"
         return web.Response(text=text, content_type="text/html")
 
-    async def script(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(HERE / "dist" / "host.js")
-
     app = web.Application()
-    app.add_routes([web.get("/host", index), web.get("/host.js", script), web.static("/ec", PACKAGE)])
+    app.add_routes(
+        [web.static("/js", HERE / "dist"), web.static("/ec", PACKAGE), web.get("/{name:host|livekit}", index)]
+    )
     async with serving(app, free_port()) as url:
         yield url
 

@@ -51,23 +51,26 @@ async def test_what_depends_on_it_is_said(patient: Patient) -> None:
 
 
 async def test_the_homeserver_s_transport(patient: Patient) -> None:
-    for answer, mark, parts in (
+    cases: list[tuple[tuple[int, Any], str, list[str]]] = [
         ((200, {"rtc_transports": [{"type": "x"}, ENTRY]}), "✓", [STAGE]),
         ((200, {"rtc_transports": [OTHER, ENTRY]}), "✗", ["names https://rtc.a.test first"]),
         ((200, {"rtc_transports": []}), "✗", ["names no LiveKit service"]),
         ((200, {"rtc_transports": "junk"}), "✗", ["names no LiveKit service"]),
         ((404, {}), "✗", ["homeserver.yaml", "msc4143_enabled: true", "max_event_delay_duration"]),
         ((401, {"errcode": "M_UNKNOWN_TOKEN"}), "✗", ["401"]),
-    ):
-        async with fake_homeserver({TRANSPORTS: answer}) as url:
-            finding = await doctor_calls.check_transports(in_order(patient, url))
-        assert_says(finding, mark, *parts)
-        if "homeserver.yaml" in str(finding):
-            assert put_there(finding) == [ENTRY]
-    features = {"unstable_features": {"org.matrix.msc4140": False}}
-    answers = {TRANSPORTS: (200, {"rtc_transports": [ENTRY]}), "/_matrix/client/versions": (200, features)}
+    ]
+    answers: dict[str, tuple[int, Any]] = {}
     async with fake_homeserver(answers) as url:
-        assert_says(await doctor_calls.check_transports(in_order(patient, url)), "!", "max_event_delay_duration: 24h")
+        there = in_order(patient, url)
+        for answer, mark, parts in cases:
+            answers[TRANSPORTS] = answer
+            finding = await doctor_calls.check_transports(there)
+            assert_says(finding, mark, *parts)
+            if "homeserver.yaml" in str(finding):
+                assert put_there(finding) == [ENTRY]
+        answers[TRANSPORTS] = (200, {"rtc_transports": [ENTRY]})
+        answers["/_matrix/client/versions"] = (200, {"unstable_features": {"org.matrix.msc4140": False}})
+        assert_says(await doctor_calls.check_transports(there), "!", "max_event_delay_duration: 24h")
 
 
 async def test_the_file_of_the_server_s_name(patient: Patient) -> None:

@@ -8,9 +8,11 @@ import contextlib
 import hashlib
 import io
 import json
+import os
+import signal
 import time
 import wave
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from bridge.demo.cast import wait_for_state
 from bridge.demo.people import PageClient
 from bridge.doctor import run_doctor
 from bridge.errors import Unavailable
-from tests.helpers.browser import Browser
+from tests.helpers.browser import Browser, Page
 from tests.helpers.element_call import HANG_S, MEMBER, RTC, ElementCall, homeserver, host_page, open_call
 from tests.helpers.tone import level_at, ratio_at, sine
 from tests.helpers.world import StageHandle, World, running_world
@@ -86,6 +88,17 @@ async def on_air(call: ElementCall, ear: PageClient, presses: int = 2) -> None:
 
 async def off_air(ear: PageClient) -> None:
     await ear.wait(lambda c: level_at(c.recent(0.5), CALLERS) < -60, HANG_S, "silence from the caller")
+
+
+async def call_token(world: World, stage: StageHandle, name: str) -> tuple[str, str]:
+    """URL and token for LiveKit's library, got as Element Call gets them."""
+    person = world.users[name]
+    openid = await person.request("POST", "user", person.user, "openid", "request_token", body={})
+    body = {"room": stage.room_id, "openid_token": openid, "device_id": "ALONE"}
+    async with aiohttp.ClientSession() as http, http.post(f"{world.web}/livekit/sfu/get", json=body) as answer:
+        got = await answer.json()
+        assert answer.status == 200, got
+    return got["url"], got["jwt"]
 
 
 async def membership(world: World, stage: StageHandle) -> Mapping[str, Any]:
@@ -227,6 +240,15 @@ async def test_restart_of_the_bridge_and_end(
     await call.joined()
     await hears(call, PAGE, loud=True)
 
+    assert world.bridge.pid
+    os.killpg(world.bridge.pid, signal.SIGSTOP)  # for whoever is connected, the network is gone
+    await asyncio.sleep(10)
+    assert level_at(await call.hear(0.7), PAGE) < -60
+    os.killpg(world.bridge.pid, signal.SIGCONT)
+    began = time.monotonic()
+    await hears(call, PAGE, loud=True)
+    drop = time.monotonic() - began
+
     await world.kill_bridge()
     await world.start_bridge()
     began = time.monotonic()
@@ -239,7 +261,9 @@ async def test_restart_of_the_bridge_and_end(
     await stage.host.send(stage.room_id, "!stage end")
     await call.wait("!host.sound()", "what plays in Element Call ends with the stage")
     shows = " · ".join((await call.text()).split("\n"))[:300]
-    tell(f"bridge ready → Element Call back {back:.1f} s; after the end it shows: {shows}")
+    tell(
+        f"back {drop:.1f} s after 10 s without network; bridge ready → Element Call back {back:.1f} s; after the end it shows: {shows}"
+    )
 
 
 async def test_two_callers_hear_each_other(rtc_world: World, origin: str, chromium: Browser) -> None:
@@ -255,3 +279,61 @@ async def test_two_callers_hear_each_other(rtc_world: World, origin: str, chromi
     await listener.wait("host.text().includes('cyrus')", "the other caller's name")
     await listener.wait("!host.text().includes('Waiting for media')", "nobody is waited for")
     await speaker.wait("host.text().includes('dara')", "the other caller's name")
+
+
+async def test_livekit_s_own_library_alone(
+    rtc_world: World, origin: str, chromium: Browser, tell: Callable[[str], None]
+) -> None:
+    """Without Element Call: what its engine makes of our signalling, in two browsers on one stage."""
+    world, fire = rtc_world, 1210  # Hz, of Firefox's microphone
+    stage = await call_stage(world, "LiveKit's library")
+    await world.set_role(stage, "ben", "speaker")
+    ben = await world.client("ben", stage)
+    ben.say(sine(PAGE, 1.0), loop=True)
+    await ben.mic(True)
+
+    async def both(of: Callable[[Page, str, int], Awaitable[None]]) -> None:
+        await asyncio.gather(of(pages[0], "cyrus", fire), of(pages[1], "dara", CALLERS))
+
+    async def listen(page: Page, name: str, _: int) -> None:
+        url, token = await call_token(world, stage, name)
+        assert await page.eval(f"lk.join({json.dumps(url)}, {json.dumps(token)})") == ""
+        await page.wait("lk.plays()", HANG_S)
+        assert level_at(await page.hear(0.7), PAGE) > -30
+        assert "insufficient permissions" in await page.eval("lk.microphone(true)")
+
+    async def speak(page: Page, name: str, others: int) -> None:
+        await world.set_role(stage, name, "speaker")
+        await page.wait("lk.maySpeak()", HANG_S)
+        assert await page.eval("lk.microphone(true)") == ""
+
+    async def hear(page: Page, name: str, others: int) -> None:
+        end = time.monotonic() + HANG_S
+        while level_at(heard := await page.hear(0.7), others) < -35:
+            assert time.monotonic() < end, f"{name} does not hear the other"
+        assert level_at(heard, CALLERS + fire - others) < -50, "nobody hears himself"
+        await page.wait("lk.talking().length === 3", HANG_S)  # the two, and the bot as whom Ben speaks
+
+    async def muted(page: Page, name: str, _: int) -> None:
+        await world.set_role(stage, name, "speaker", muted=True)
+        await page.wait("!lk.microphoneOn()", HANG_S)
+
+    async def leave(page: Page, name: str, _: int) -> None:
+        assert await page.eval("lk.leave()") == ""
+        user = world.users[name].user
+        await ben.wait(lambda c: (p := c.speaker(user)) and not p.connected, HANG_S, f"{name} has gone")
+
+    async with Browser.launch("firefox", tone=fire, viewport=(1000, 700)) as firefox:
+        pages = [await browser.open(f"{origin}/livekit") for browser in (chromium, firefox)]
+        for page in pages:
+            await page.wait("window.lk")
+        began = time.monotonic()
+        await both(listen)
+        first = time.monotonic() - began
+        await both(speak)
+        await ben.wait(lambda c: min(level_at(c.recent(0.4), hz) for hz in (CALLERS, fire)) > -35, HANG_S, "both tones")
+        await both(hear)
+        await both(muted)
+        await off_air(ben)
+        await both(leave)
+    tell(f"join → 0.7 s of sound measured, in both browsers {first:.1f} s")
