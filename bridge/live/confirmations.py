@@ -22,6 +22,7 @@ from bridge.ids import EventId, RoomId, SessionId, UserId
 from bridge.live.card import html_of, plain_of
 from bridge.live.ports import Clock, Matrix
 from bridge.rules.content import is_yes_emoji
+from bridge.rules.state import StageState
 from bridge.text import Lang, say
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class _Question:
     user: UserId
     code: str
     asked_ms: int
+    lang: Lang
     notice: Callable[[str, str], None]
     room: RoomId | None = None
     event: EventId | None = None  # of the direct message, once it is sent
@@ -59,7 +61,7 @@ class Confirmations:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def require(self, session: SessionId, user: UserId, topic: str, notice: Callable[[str, str], None]) -> None:
+    def require(self, session: SessionId, user: UserId, stage: StageState, notice: Callable[[str, str], None]) -> None:
         """Return where the person has confirmed this session. Else ask, once, and raise Refused, or Full where too many
         questions are open. ``notice(key, code)`` tells the page what comes of it."""
         now = self._clock.now_ms()
@@ -68,7 +70,10 @@ class Confirmations:
         self._forget_old(now)
         question = self._open.get(session)
         if question is None:
-            question = self._ask(session, _Question(user, f"{secrets.randbelow(10_000):04}", now, notice), topic)
+            lang = (stage.stage.language if stage.stage else None) or self._lang
+            topic = (stage.stage.topic if stage.stage else "") or stage.room.name or say(lang, "card-untitled")
+            code = f"{secrets.randbelow(10_000):04}"
+            question = self._ask(session, _Question(user, code, now, lang, notice), topic)
         question.notice = notice  # of the page that is here now
         notice("confirm", question.code)
         raise Refused("confirm-first", code=question.code)
@@ -107,7 +112,7 @@ class Confirmations:
         return question
 
     async def _write(self, session: SessionId, question: _Question, topic: str) -> None:
-        text = say(self._lang, "confirm-question", topic=topic, code=question.code, yes=YES)
+        text = say(question.lang, "confirm-question", topic=topic, code=question.code, yes=YES)
         try:
             question.room, question.event = await self._matrix.tell(question.user, plain_of(text), html_of(text))
         except EyvanError as error:
@@ -119,7 +124,7 @@ class Confirmations:
 
     async def _thank(self, question: _Question) -> None:
         if question.room is not None and question.event is not None:
-            text = say(self._lang, "confirm-thanks", code=question.code)
+            text = say(question.lang, "confirm-thanks", code=question.code)
             await self._matrix.edit(question.room, question.event, plain_of(text), html_of(text))
 
     def _forget_old(self, now: int) -> None:

@@ -97,7 +97,7 @@ class StageWidgets:
         self, bot: UserId, public_url: str, rooms: Rooms, matrix: Matrix, clock: Clock, lang: Lang, *, pin: bool = True
     ) -> None:
         self._bot, self._rooms, self._matrix, self._clock, self._pin = bot, rooms, matrix, clock, pin
-        self._content = widget_content(bot, public_url, say(lang, "widget-name"))
+        self._public_url, self._lang = public_url, lang
         self._standing: dict[RoomId, _Standing] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -139,26 +139,31 @@ class StageWidgets:
         wanted = stage.stage_id if stage.state.live and stage.state.ours else None
         standing = self._standing.get(room)
         if standing is None:  # what an earlier run left is not known yet
-            standing = self._standing[room] = await self._read(room, wanted)
+            standing = self._standing[room] = await self._read(room, wanted, self._content(stage))
         if wanted is None:
             standing.stage = None
             if standing.content:
                 await self._matrix.write_state(room, KIND, WIDGET, {})
                 standing.content = {}
         elif standing.stage != wanted:
-            if standing.content != self._content:
-                await self._matrix.write_state(room, KIND, WIDGET, self._content)
-                standing.content = self._content
+            content = self._content(stage)
+            if standing.content != content:
+                await self._matrix.write_state(room, KIND, WIDGET, content)
+                standing.content = content
             standing.stage = wanted
             if self._pin and power.level(self._bot) >= power.for_state(LAYOUT):
                 await self._place(room)
 
-    async def _read(self, room: RoomId, wanted: str | None) -> _Standing:
+    def _content(self, stage: LiveStage) -> dict[str, Any]:
+        language = stage.state.stage.language if stage.state.stage else None
+        return widget_content(self._bot, self._public_url, say(language or self._lang, "widget-name"))
+
+    async def _read(self, room: RoomId, wanted: str | None, ours: Mapping[str, Any]) -> _Standing:
         event = await self._matrix.read_state(room, KIND, WIDGET) or {}
         content = event.get("content")
         standing = _Standing(content if isinstance(content, Mapping) else {})
         if wanted is not None and event and not standing.content and event.get("sender") != self._bot:
-            standing.stage, standing.content = wanted, self._content  # taken away by somebody: not for us to bring back
+            standing.stage, standing.content = wanted, ours  # taken away by somebody: not for us to bring back
         return standing
 
     async def _place(self, room: RoomId) -> None:

@@ -319,10 +319,7 @@ class PageSession:
             return
         if self._confirmations is None:
             raise Refused("not-permitted")
-        topic = stage.state.stage.topic if stage.state.stage else ""
-        self._confirmations.require(
-            claims.session_id, claims.user, topic or stage.state.room.name or stage.room, page.notice
-        )
+        self._confirmations.require(claims.session_id, claims.user, stage.state, page.notice)
 
     @staticmethod
     async def _leave_out(session: Session, page: PageSocket, user: UserId, out: bool, stage: LiveStage) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from bridge.errors import MatrixRefused
 from bridge.matrix.widgets import KIND, LAYOUT, WIDGET, StageWidgets, can_be_shown, with_place
+from bridge.rules.content import STAGE
 from tests.helpers.fakes import ADMIN, BOT, MOD, ROOM, FakeMatrix, HandClock, House, levels, until
 
 URL = "https://stage.a.org/live"
@@ -59,6 +60,20 @@ async def test_follows_the_stage(house: House, matrix: FakeMatrix) -> None:
     await end(house)
     await widgets(house).look()  # one that was left by a bridge that was killed
     assert not stands(matrix)
+
+
+async def test_it_has_the_language_of_its_stage(house: House, matrix: FakeMatrix) -> None:
+    stage_id = await house.live()
+    stage = {**matrix.rooms[ROOM].content(STAGE), "language": "fa"}
+    matrix.put(ADMIN, STAGE, "", stage)
+    await until(lambda: (s := house.stage().state.stage) is not None and s.language == "fa", "the language")
+    made = widgets(house)
+    await made.look()
+    assert stands(matrix)["name"] == "نشست زنده"
+    matrix.put(ADMIN, STAGE, "", {**stage, "language": "en"})
+    await until(lambda: (s := house.stage().state.stage) is not None and s.language == "en", "another")
+    await made.look()
+    assert (writes(matrix), house.stage().stage_id) == (1, stage_id), "nobody is asked for consent again for its name"
 
 
 async def test_a_moderator_who_takes_it_away_is_heeded(house: House, matrix: FakeMatrix) -> None:
