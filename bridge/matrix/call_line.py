@@ -17,9 +17,10 @@ from bridge.live.seats import Offered
 from bridge.live.stage import LiveStage
 from bridge.matrix import call_events as ev
 from bridge.matrix import call_state as st
+from bridge.matrix.call_keys import count, move_hand
 from bridge.matrix.call_seat import BYES, RANG, TOLD, Leg, Ringing, Several
 from bridge.matrix.call_state import Call, Send
-from bridge.rules.inputs import ActName, Asked
+from bridge.rules.inputs import Asked
 from bridge.telemetry import log_context
 from bridge.text import keys
 
@@ -166,7 +167,7 @@ class Line:
                 case st.Accept(sdp):
                     await self._accepted(sdp)
                 case st.Rang(outcome):
-                    self._tell_ringer(RANG[outcome])
+                    await self._nobody_came(outcome)
 
     async def _send(self, what: Send) -> None:
         await self._calls.matrix.send_event(self.room, what.kind, what.content)
@@ -273,6 +274,13 @@ class Line:
         outcome = await ringing.stage.ask(Asked(self.user, "accept", "call", f"call {new_txn_id()}"))
         await self.tell(outcome.text, **outcome.args)
 
+    async def _nobody_came(self, outcome: st.Outcome) -> None:
+        """Who declined the call has declined the invitation; else it stands."""
+        stage = self._ringing.stage if self._ringing is not None else None
+        self._tell_ringer(RANG[outcome])
+        if outcome == "declined" and stage is not None:
+            await stage.ask(Asked(self.user, "decline", "call", f"call {new_txn_id()}"))
+
     def _tell_ringer(self, sentence: str) -> None:
         ringing, self._ringing = self._ringing, None
         if ringing is not None:
@@ -290,7 +298,8 @@ class Line:
             return
         sentence = TOLD.get(key) or "tell-" + key.replace("_", "-")
         if sentence in keys("en"):
-            await self.tell(sentence, by=by_name or self._calls.say("call-somebody"))
+            who: dict[str, Any] = {"by": by_name} if by_name else {}
+            await self.tell(sentence, **who)
 
     async def lost(self, leg: Leg) -> None:
         """The relay lost the connection: a telephone cannot offer again by itself."""
@@ -334,22 +343,11 @@ class Line:
             case "0":
                 await self.tell("call-help")
             case "1":
-                await self._hand(leg)
+                await move_hand(leg, self.user, self.tell)
             case "2":
                 await self._microphone(not leg.stage.mic_is_on(leg.session), by_key=True)
             case "3":
-                await self._count(leg)
-
-    async def _hand(self, leg: Leg) -> None:
-        """Up, or down again; and with an invitation open, up to the stage."""
-        state = leg.stage.state
-        act: ActName = "raise"
-        if self.user in state.invitations:
-            act = "accept"
-        elif state.hand_of(self.user) is not None:
-            act = "lower"
-        outcome = await leg.stage.ask(Asked(self.user, act, "call", f"call {new_txn_id()}"))
-        await self.tell(outcome.text, **outcome.args)
+                await count(leg, self.tell)
 
     async def _microphone(self, on: bool, *, by_key: bool = False) -> None:
         """By key 2 or their client's own button. In the audience there is nothing to switch."""
@@ -365,25 +363,15 @@ class Line:
             leg.stage.microphone(leg.session, leg, on)
             await self.tell("call-mic-on" if on else "call-mic-off")
 
-    async def _count(self, leg: Leg) -> None:
-        view = leg.view
-        if view is not None:
-            await self.tell("call-count", listeners=view.audience.count, hands=view.audience.hands)
-
     # -- words ---------------------------------------------------------------------------------
 
     async def tell(self, key: str, *, stage: LiveStage | None = None, **args: Any) -> None:
         stage = stage or (self._leg.stage if self._leg is not None else None)
-        topic = self._topic(stage) if stage is not None else ""
-        await self._calls.tell(self.room, self._calls.say(key, **{"topic": topic, **args}), new_txn_id())
+        await self._calls.tell(self.room, self._calls.say(key, stage, **args), new_txn_id())
 
     async def _tell_if(self, wanted: bool, key: str) -> None:
         if wanted:
             await self.tell(key)
-
-    def _topic(self, stage: LiveStage) -> str:
-        state = stage.state
-        return (state.stage.topic if state.stage else "") or state.room.name or self._calls.say("card-untitled")
 
     async def _welcome(self, stage: LiveStage, muted: bool) -> None:
         leg = self._leg
@@ -400,7 +388,7 @@ class Line:
         if not stages:
             await self.tell("call-no-stage")
             return
-        lines = [f"{number} – {self._topic(stage)}" for number, stage in enumerate(stages, 1)]
+        lines = [f"{number} – {self._calls.topic(stage)}" for number, stage in enumerate(stages, 1)]
         await self.tell("call-which", list="\n".join(lines))
 
     async def _explain(self, error: EyvanError) -> None:

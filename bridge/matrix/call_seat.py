@@ -30,7 +30,7 @@ BYES = {
     "expired": "call-over-removed",
     "restart": "call-over-restart",
 }
-RANG: dict[Outcome, str] = {"declined": "ring-declined", "busy": "ring-busy", "no-answer": "ring-no-answer"}
+RANG: dict[Outcome, str] = {"declined": "ring-declined", "busy": "ring-busy", "unanswered": "ring-no-answer"}
 """What a page is told, or why its seat ends (`bridge.live.ports.Page`) → the sentence for the chat; what came of
 ringing → that for the room."""
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from bridge.matrix import call_events as ev
 from bridge.matrix.call_events import CallEvent, Head
 
-Outcome = Literal["declined", "busy", "no-answer"]
+Outcome = Literal["declined", "busy", "unanswered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def expire(call: Call, now_ms: int) -> Step:
     """Time passed."""
     if call.phase != "ringing" or now_ms < call.until_ms:
         return call, []
-    return None, [Send(*ev.hangup(call.head, call.ours, "invite_timeout")), Leave(), Rang("no-answer")]
+    return None, [Send(*ev.hangup(call.head, call.ours, "invite_timeout")), Leave(), Rang("unanswered")]
 
 
 def refused(head: Head, ours: str, reason: str) -> Send:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
 from collections import OrderedDict
@@ -156,8 +157,16 @@ class Calls:
     def count(self) -> None:
         CALLS.set(sum(line.is_busy for line in self._lines.values()))
 
-    def say(self, key: str, **args: Any) -> str:
-        return say(self._lang, key, **{"prefix": self._prefix, **args})
+    def say(self, key: str, stage: LiveStage | None = None, **args: Any) -> str:
+        """A sentence, in the language of the stage where it has chosen one; ``topic`` is the stage's."""
+        content = stage.state.stage if stage is not None else None
+        lang: Lang = (content.language if content is not None else None) or self._lang
+        topic = "" if stage is None else self.topic(stage, lang)
+        return say(lang, key, **{"prefix": self._prefix, "topic": topic, "by": say(lang, "call-somebody"), **args})
+
+    def topic(self, stage: LiveStage, lang: Lang | None = None) -> str:
+        state = stage.state
+        return (state.stage.topic if state.stage else "") or state.room.name or say(lang or self._lang, "card-untitled")
 
     def dropped(self) -> None:
         DROPPED.inc()
@@ -174,8 +183,9 @@ class Calls:
         stage = self.rooms.of_room(RoomId(room)) if isinstance(room, str) else None
         if stage is None:
             return False
-        joined = [user for user, member in stage.state.room.members.items() if member.joined]
-        return len(joined) == 2 and self.bot in joined
+        joined = (user for user, member in stage.state.room.members.items() if member.joined)
+        first_three = list(itertools.islice(joined, 3))  # rooms can have many thousands
+        return len(first_three) == 2 and self.bot in first_three
 
     async def is_line(self, room: RoomId, user: UserId) -> bool:
         """Whether calls in that room are calls with the bot: of the two alone, or the chat that the bot opened."""

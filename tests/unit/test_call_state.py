@@ -116,7 +116,7 @@ def test_table(call: Call | None, kind: str, raw: dict[str, Any], age: int, phas
 def test_ringing_ends_with_its_lifetime() -> None:
     assert st.expire(RINGING, RINGING.until_ms - 1) == (RINGING, [])
     after, do = st.expire(RINGING, RINGING.until_ms)
-    assert (after, [shown(each) for each in do]) == (None, ["hangup b invite_timeout", "leave", "rang no-answer"])
+    assert (after, [shown(each) for each in do]) == (None, ["hangup b invite_timeout", "leave", "rang unanswered"])
     assert st.expire(UP, NOW * 2) == (UP, []), "a call that is up has no lifetime"
 
 
