@@ -57,9 +57,9 @@ async def serve(control: socket.socket, hatch: socket.socket) -> int:
         emit(Failed(f"media cannot listen on {where}: {error}"))
         await writer.drain()
         return 1
-    worker.streams.has_room = has_room
+    worker.stages.streams.has_room = has_room
     worker.start()
-    worker.trunk.start(hatch)
+    worker.stages.trunk.start(hatch)
     gc.freeze()  # what is loaded now stays: full collections need not look at it
     emit(Started(worker.port, worker.addresses))
     requests = asyncio.create_task(_obey(worker, reader, emit))

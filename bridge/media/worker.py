@@ -13,7 +13,6 @@ import itertools
 import logging
 import os
 import secrets
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -31,14 +30,12 @@ from bridge.media.control import (
     Join,
     Leave,
     LeaveOut,
-    LevelsNow,
     MakeOffer,
     Message,
     Ping,
     Pressed,
     Reply,
     Sending,
-    Sound,
     Stats,
     Stream,
     Tune,
@@ -49,13 +46,11 @@ from bridge.media.control import (
 from bridge.media.dtls import Identities, Identity, Keys
 from bridge.media.fanout import Engine, PythonEngine
 from bridge.media.fanout_native import NativeEngine, NotThere
-from bridge.media.mixer import Output
 from bridge.media.peer import Peer
-from bridge.media.sinks.stream import StreamSinks
-from bridge.media.stage import Stage
+from bridge.media.stages import Stages
 from bridge.media.stun import Address
 from bridge.media.tcp import open_port
-from bridge.media.trunk import FarVoice, Spoken, Trunk
+from bridge.media.trunk import FarVoice
 from bridge.media.udp import announced
 from bridge.media.voice import Voice
 
@@ -89,15 +84,20 @@ class Worker:
         self._rota: list[dict[Peer, None]] = [{} for _ in range(_CARE_TICKS)]  # who is looked after at which tick
         self._sent = [0] * _CARE_TICKS  # bytes by those of each rota, in the second before their turn
         self._urgent: dict[Peer, None] = {}
-        self._stages: dict[str, Stage] = {}
-        self.trunk = Trunk(self)
-        self.streams = StreamSinks(emit)
+        self.stages = Stages(
+            settings,
+            self._engine,
+            emit,
+            lambda: self._loop.time(),
+            lambda where: self._defect(where),
+            self._streams.adopt,
+        )
         self._by_ufrag: dict[str, Peer] = {}
         self._by_address: dict[Address, Peer] = {}
         self._tick = self._first_tick = 0  # of the monotonic clock, the same in all workers
         self._timer: asyncio.TimerHandle | None = None
         self._lateness: deque[float] = deque(maxlen=_LATENESS)
-        self._skipped = self._tick_errors = self._stun_refused = self._junk = self._encodes_gone = self._late = 0
+        self._skipped = self._tick_errors = self._stun_refused = self._junk = 0
         self._moved = {"udp": 0, "tcp": 0}
         self._logged_at = 0.0
 
@@ -130,10 +130,9 @@ class Worker:
         """BYE and close_notify to all. Harmless twice."""
         if self._timer is not None:
             self._timer.cancel()
-        self.streams.close()
         for peer in list(self._peers.values()):
             self._remove(peer)
-        self.trunk.close()
+        self.stages.close()
         self._engine.close()
         self._port.close()
         self._streams.close()
@@ -155,26 +154,21 @@ class Worker:
                     self._gate(request)
                 case LeaveOut():
                     peer = self._peer(request.peer)
-                    self._stages[peer.stage].fan_out.leave_out(peer.sender, frozenset(request.owners))
+                    self.stages[peer.stage].fan_out.leave_out(peer.sender, frozenset(request.owners))
                 case Tune():
-                    if request.stage in self._stages:
-                        self._stages[request.stage].tune(request.sound, frozenset(map(frozenset, request.ears)))
+                    self.stages.tune(request)
                 case Hush():
-                    self.trunk.drain()  # what its worker sent before it told of the shut gate comes first
-                    if request.stage in self._stages:
-                        self._stages[request.stage].hush(request.csrc, self._loop.time())
+                    self.stages.hush(request)
                 case Home():
-                    self._settle(request)
+                    self.stages.settle(request)
                 case Leave():
                     if request.peer in self._peers:
                         self._remove(self._peers[request.peer])
                 case CloseStage():
-                    for peer in list(
-                        self._stages[request.stage].peers.values() if request.stage in self._stages else ()
-                    ):
+                    for peer in self.stages.peers_of(request.stage):
                         self._remove(peer)
                 case Stream():
-                    self.streams.switch(request.stage, request.on)
+                    self.stages.streams.switch(request.stage, request.on)
                 case Ping():
                     pass
                 case GetStats():
@@ -200,7 +194,7 @@ class Worker:
             return known
         if known is not None:
             self._remove(known)
-        stage = self._stages.get(request.stage) or self._open(request.stage, request.home, request.sound)
+        stage = self.stages.open(request.stage, request.home, request.sound)
         csrc = request.csrc
         offered = sdp_offer.offered(request.answer_to) if request.answer_to else None
         peer = Peer(self, request.stage, request.peer, request.owner, csrc, offer, now, next(self._seats), offered)
@@ -211,25 +205,6 @@ class Worker:
         self._rota[peer.seat % _CARE_TICKS][peer] = None
         peer.gate(hear=request.hear, speak=request.speak, now=now)
         return peer
-
-    def _open(self, name: str, home: int, sound: Sound = "voice") -> Stage:
-        settings = self.settings
-        stage = Stage(name, settings.number, home, settings.bitrate, self._engine.stage(), self.trunk, sound)
-        self._stages[name] = stage
-        return stage
-
-    def _settle(self, request: Home) -> None:
-        stage = self._stages.get(request.stage)
-        if stage is None:
-            if request.home != self.settings.number or not request.others:
-                return  # our first peer of it, if one comes, tells who is home
-            stage = self._open(request.stage, request.home)
-        encodes = stage.mixer.encodes
-        if stage.settle(request.home, request.others, self._loop.time()):
-            self._encodes_gone += encodes
-            if stage.is_home:
-                self._emit(LevelsNow(stage.name, {}))  # what the former home told last is not so any more
-        self._drop_if_empty(stage)
 
     def _offer(self) -> str:
         ours = sdp.Ours(
@@ -243,11 +218,6 @@ class Worker:
             tcp_port=self.tcp_port,
         )
         return sdp_offer.offer(ours, secrets.randbits(62))
-
-    def _drop_if_empty(self, stage: Stage) -> None:
-        if stage.is_empty:
-            self._encodes_gone += stage.mixer.encodes
-            del self._stages[stage.name]
 
     def _gate(self, request: Gate) -> None:
         self._peer(request.peer).gate(hear=request.hear, speak=request.speak, now=self._loop.time())
@@ -264,10 +234,7 @@ class Worker:
         self._peers.pop(peer.name, None)
         self._rota[peer.seat % _CARE_TICKS].pop(peer, None)
         self._urgent.pop(peer, None)
-        stage = self._stages.get(peer.stage)
-        if stage is not None:
-            stage.remove(peer)
-            self._drop_if_empty(stage)
+        self.stages.remove(peer)
 
     # -- Hub: what peers ask ---------------------------------------------------------------------
 
@@ -288,10 +255,10 @@ class Worker:
         self._urgent[peer] = None
 
     def may_sound(self, peer: Peer) -> None:
-        self._stages[peer.stage].may_sound(peer)
+        self.stages[peer.stage].may_sound(peer)
 
     def voice_for(self, stage: str, owner: str, csrc: int) -> Voice | FarVoice:
-        return self._stages[stage].voice_for(owner, csrc)
+        return self.stages[stage].voice_for(owner, csrc)
 
     def address_of(self, address: Address, peer: Peer) -> None:
         self._by_address[address] = peer
@@ -303,17 +270,17 @@ class Worker:
             self._streams.hang_up(address)
 
     def connected(self, peer: Peer, keys: Keys) -> None:
-        self._stages[peer.stage].fan_out.connect(peer.sender, keys)
+        self.stages[peer.stage].fan_out.connect(peer.sender, keys)
         self._emit(Connected(peer.name))
 
     def pressed(self, peer: Peer, key: str) -> None:
         self._emit(Pressed(peer.name, key))
 
     def wants_fec(self, peer: Peer) -> None:
-        self._stages[peer.stage].want_fec(self._tick)
+        self.stages[peer.stage].want_fec(self._tick)
 
     def copies_fit(self, peer: Peer) -> bool:
-        return self._stages[peer.stage].sound != "music"
+        return self.stages[peer.stage].sound != "music"
 
     def moved(self, path: str) -> None:
         self._moved[path] += 1
@@ -322,36 +289,6 @@ class Worker:
         if self._peers.get(peer.name) is peer:
             self._remove(peer)
             self._emit(Gone(peer.name, reason))
-
-    # -- TrunkEnd: what other workers send ---------------------------------------------------------
-
-    def on_frames(self, worker: int, stage: str, tick: int, output: Output) -> None:
-        found = self._stages.get(stage)
-        if found is None or not found.on_frames(worker, tick, output):
-            self._late += 1
-
-    def on_voice(self, worker: int, stage: str, spoken: Spoken) -> None:
-        found = self._stages.get(stage)
-        if found is None or not found.on_voice(worker, spoken, self._loop.time()):
-            self._late += 1
-
-    def on_shut(self, worker: int, stage: str, csrc: int, gone: bool) -> None:
-        if stage in self._stages:
-            self._stages[stage].hush(csrc, self._loop.time(), gone=gone)
-
-    def on_fec(self, worker: int, stage: str) -> None:
-        if stage in self._stages:
-            self._stages[stage].want_fec(self._tick)
-
-    def on_connection(self, connection: socket.socket) -> None:
-        self._streams.adopt(connection)
-
-    def on_cut(self, worker: int) -> None:
-        for stage in self._stages.values():
-            stage.on_cut(worker, self._loop.time())
-
-    def on_defect(self, worker: int) -> None:
-        self._defect(f"what worker {worker} sent")
 
     # -- datagrams -------------------------------------------------------------------------------
 
@@ -407,24 +344,8 @@ class Worker:
         self._timer = self._loop.call_at(due, self._on_timer)
 
     def _run_tick(self, now: float) -> None:
-        self.trunk.drain()  # after a stall of ours, frames that came in time are not late
-        for stage in list(self._stages.values()):
-            try:
-                self._mix(stage, now)
-            except Exception:
-                self._defect(f"stage {stage.name}")
-        self.trunk.retry()
-        self.streams.write_rest(self._stages, self._tick)
+        self.stages.run(now, self._tick)
         self._care_for_peers()
-
-    def _mix(self, stage: Stage, now: float) -> None:
-        output = stage.tick(now, self._tick)
-        if output is None:
-            return
-        self.streams.write(stage.name, output.shared, self._tick)
-        levels = stage.levels()
-        if levels is not None:
-            self._emit(LevelsNow(stage.name, {str(csrc): level for csrc, level in levels.items()}))
 
     def _care_for_peers(self) -> None:
         now = self._loop.time()
@@ -460,14 +381,14 @@ class Worker:
             pid=os.getpid(),
             port=self.port,
             peers=len(self._peers),
-            stages=len(self._stages),
+            stages=len(self.stages),
             ticks=self._tick - self._first_tick,
             ticks_skipped=self._skipped,
             late_p50_ms=round(1000 * late[len(late) // 2], 2),
             late_p99_ms=round(1000 * late[int(0.99 * (len(late) - 1))], 2),
             tick_errors=self._tick_errors,
-            encodes=self._encodes_gone + sum(each.mixer.encodes for each in self._stages.values()),
-            stream_dropped=self.streams.dropped,
+            encodes=self.stages.encodes,
+            stream_dropped=self.stages.streams.dropped,
             stun_refused=self._stun_refused,
             junk=self._junk,
             send_errors=self._port.send_errors + self._engine.errors,
@@ -479,8 +400,7 @@ class Worker:
             stream_drops=self._streams.dropped,
             moved_to_tcp=self._moved["tcp"],
             moved_to_udp=self._moved["udp"],
-            trunk_dropped=self.trunk.dropped,
-            trunk_late=self._late,
+            trunk_dropped=self.stages.trunk.dropped,
+            trunk_late=self.stages.late,
         )
-        voices = tuple(each for stage in self._stages.values() for each in stage.far_stats())
-        return Stats(counters, {name: peer.stats() for name, peer in self._peers.items()}, voices)
+        return Stats(counters, {name: peer.stats() for name, peer in self._peers.items()}, self.stages.voices())
