@@ -4,6 +4,7 @@ import { ClientWidgetApi, OpenIDRequestState, Widget, WidgetDriver } from "matri
 
 const CLIENT = "/_matrix/client/v3";
 const DELAY = "org.matrix.msc4140.delay";
+const STICKY = "org.matrix.msc4354.sticky_duration_ms";
 const OWN_ACTIONS = ["io.element.join", "im.vector.hangup", "io.element.device_mute", "io.element.close", "set_always_on_screen"];
 const acts = []; // what the widget asked of us, newest last
 const fed = new Set(); // state keys of the state that it was given by a sync
@@ -42,6 +43,14 @@ class Driver extends WidgetDriver {
     acts.push({ act: "delay", type, key, delay });
     return { roomId: me.room, delayId: (await call("PUT", place(type, key), content, { [DELAY]: delay })).delay_id };
   }
+  async sendStickyEvent(sticky, type, content) {
+    acts.push({ act: "sticky", type, content });
+    return { roomId: me.room, eventId: (await call("PUT", place(type), content, { [STICKY]: sticky })).event_id };
+  }
+  async sendDelayedStickyEvent(delay, sticky, type, content) {
+    acts.push({ act: "delay", type, delay });
+    return { roomId: me.room, delayId: (await call("PUT", place(type), content, { [STICKY]: sticky, [DELAY]: delay })).delay_id };
+  }
   async delayed(id, action) {
     await call("POST", `/_matrix/client/unstable/org.matrix.msc4140/delayed_events/${enc(id)}/${action}`, {});
   }
@@ -61,7 +70,10 @@ class Driver extends WidgetDriver {
     return [];
   }
   async readStickyEvents() {
-    return [];
+    const answer = await call("GET", `${CLIENT}/sync`, undefined, { timeout: 0 });
+    const room = answer.rooms?.join?.[me.room];
+    const inTimeline = (room?.timeline?.events ?? []).filter((event) => event.msc4354_sticky); // a sync tells each once
+    return [...inTimeline, ...(room?.msc4354_sticky?.events ?? [])].map((event) => ({ ...event, room_id: me.room }));
   }
   async readEventRelations() {
     return { chunk: [] };
@@ -95,7 +107,8 @@ async function feed() {
     try {
       const answer = await call("GET", `${CLIENT}/sync`, undefined, since ? { since, timeout: 10000 } : { timeout: 0 });
       const room = answer.rooms?.join?.[me.room];
-      const events = since ? [...(room?.state?.events ?? []), ...(room?.timeline?.events ?? [])] : [];
+      const news = [room?.state, room?.timeline, room?.msc4354_sticky].flatMap((part) => part?.events ?? []);
+      const events = since ? news : [];
       since = answer.next_batch;
       for (const event of events) {
         const raw = { ...event, room_id: me.room };
@@ -116,7 +129,7 @@ window.host = {
   /** Open the call as Element Web opens it. `given` as `me` above. */
   start(given) {
     me = given;
-    const url = new URL("/ec/index.html", location.href);
+    const url = new URL(`/${given.app ?? "ec"}/index.html`, location.href);
     const about = { widgetId: "call", parentUrl: location.href, roomId: me.room, userId: me.user, deviceId: me.device,
       baseUrl: me.homeserver, intent: "join_existing_voice", skipLobby: "true", lang: "en", theme: "dark", ...(given.more ?? {}) };
     url.hash = `?${new URLSearchParams(about)}`;

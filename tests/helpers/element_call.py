@@ -66,10 +66,12 @@ async def host_page() -> AsyncIterator[str]:
         text = f"<!doctype html><meta charset=utf-8><title>{name}</title><body><script src=/js/{name}.js></script>"
         return web.Response(text=text, content_type="text/html")
 
+    async def newer(_: web.Request) -> web.Response:
+        return web.json_response({**json.loads((PACKAGE / "config.json").read_text()), "matrix_rtc_mode": "matrix_2_0"})
+
     app = web.Application()
-    app.add_routes(
-        [web.static("/js", HERE / "dist"), web.static("/ec", PACKAGE), web.get("/{name:host|livekit}", index)]
-    )
+    app.add_routes([web.get("/ec-2.0/config.json", newer), web.get("/{name:host|livekit}", index)])
+    app.add_routes([web.static("/js", HERE / "dist"), web.static("/ec", PACKAGE), web.static("/ec-2.0", PACKAGE)])
     async with serving(app, free_port()) as url:
         yield url
 
@@ -121,7 +123,10 @@ class ElementCall:
         return text
 
 
-async def open_call(browser: Browser, origin: str, person: ClientApi, stage: StageHandle, **more: str) -> ElementCall:
+async def open_call(
+    browser: Browser, origin: str, person: ClientApi, stage: StageHandle, app: str = "ec", **more: str
+) -> ElementCall:
+    """``app``: ``ec``, or ``ec-2.0``, which writes sticky memberships (MSC4354) and asks ``/get_token``."""
     page = await browser.open(f"{origin}/host")
     given = {
         "homeserver": person.base_url,
@@ -129,6 +134,7 @@ async def open_call(browser: Browser, origin: str, person: ClientApi, stage: Sta
         "device": person.account.device_id,
         "token": person.account.access_token,
         "room": stage.room_id,
+        "app": app,
         "more": more,
     }
     await page.wait("window.host")

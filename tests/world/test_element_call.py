@@ -266,10 +266,11 @@ async def test_restart_of_the_bridge_and_end(
 
 
 async def test_two_callers_hear_each_other(rtc_world: World, origin: str, chromium: Browser) -> None:
+    """One of them in the newer mode: a sticky membership (MSC4354), ``/get_token``, a hashed identity."""
     world = rtc_world
     stage = await call_stage(world, "Two")
     await world.set_role(stage, "cyrus", "speaker")
-    speaker = await open_call(chromium, origin, world.users["cyrus"], stage)
+    speaker = await open_call(chromium, origin, world.users["cyrus"], stage, app="ec-2.0")
     await speaker.joined()
     listener = await open_call(chromium, origin, world.users["dara"], stage)
     await listener.joined()
