@@ -1,4 +1,4 @@
-"""One browser: its answer, ICE-lite address, DTLS, what it is sent. What it sends goes to its ``Uplink``.
+"""One browser: its answer, DTLS, what it is sent. Where it is, is known by ``Paths``; what it sends goes to ``Uplink``.
 
     JOINED ── a check with its ufrag ──▶ CHECKED ── DTLS handshake ──▶ CONNECTED ── close_notify, 30 s silent ──▶ GONE
                                             │ fingerprint differs: the association is closed, the peer times out
@@ -21,6 +21,7 @@ from bridge.media.control import PeerStats, WorkerSettings
 from bridge.media.data import DataChannels
 from bridge.media.dtls import Association, Identity, Keys, Settled
 from bridge.media.fanout import TICK_MS, Sender
+from bridge.media.paths import Paths
 from bridge.media.reports import Reports
 from bridge.media.sdp import Offer, Ours
 from bridge.media.sdp_offer import Offered
@@ -29,13 +30,15 @@ from bridge.media.trunk import FarVoice
 from bridge.media.uplink import Uplink
 from bridge.media.voice import Voice
 
-_MAX_ADDRESSES = 8  # a peer's checked addresses; the oldest goes first
 _MAX_HELD = 8  # DTLS datagrams waiting for the amplification limit; more are dropped, DTLS sends again
 _AMPLIFICATION = 3
+<<<<<<< HEAD
 _UNVERIFIED_S = 1.0  # media to a new address that has not answered our check (decisions 1.10)
 _CHECK_EVERY_S = 0.2
 _PATH_SILENT_S = 3.0  # no check for so long on the path we send by: browsers make one each 2.5 s
 _HEADERS = {2: 28, 4: 48, 3: 54}  # bytes: UDP over IPv4 and IPv6; RFC 4571, TCP with timestamps and IPv4
+=======
+>>>>>>> 72595de (Part where a browser is from the rest of its peer)
 
 
 class Hub(Protocol):
@@ -85,17 +88,6 @@ class Hub(Protocol):
         """The worker takes the peer out and closes it."""
 
 
-class _Credentials:
-    """Ours and theirs of one ICE generation."""
-
-    __slots__ = ("local_password", "local_ufrag", "remote_password", "remote_ufrag")
-
-    def __init__(self, offer: Offer, worker: int, ours: Offered | None = None) -> None:
-        self.local_ufrag = stun.new_ufrag(worker) if ours is None else ours.ufrag
-        self.local_password = secrets.token_hex(16) if ours is None else ours.password
-        self.remote_ufrag, self.remote_password = offer.ufrag, offer.password
-
-
 class Peer:
     """Owned by the worker, which calls everything here from its one loop; has no task and no socket."""
 
@@ -117,19 +109,16 @@ class Peer:
         self.sender = Sender(owner, seat)
         self.is_connected = self.is_closed = False
         self.last_heard = self._offered_at = now
-        self.path = ""  # "udp" or "tcp" once connected; a peer that takes another's place goes on from its path
         self._offer = offer
         self._session = secrets.randbits(62) if offered is None else offered.session
         self._version = 0
-        self._current = _Credentials(offer, hub.settings.number, offered)
-        self._pending: _Credentials | None = None  # an ICE restart that no check has used yet
         identity = hub.identity
         self._fingerprint = identity.fingerprint  # of our association; the worker's may be another by the next answer
         self._association: Association | Settled = Association(identity, offer.fingerprints)
         self._data: DataChannels | None = None
-        self._addresses: deque[Address] = deque()
-        self._address: Address | None = None  # where we send
+        self._paths = Paths(hub, self, offer, offered, now)
         self._handshake_address: Address | None = None  # where it was when the handshake began
+<<<<<<< HEAD
         self._nominated = False
         self._verified = False
         self._moved_at = self._checked_at = 0.0
@@ -137,12 +126,13 @@ class Peer:
         self._own_check: bytes | None = None  # transaction id
         self._received = self._sent = 0  # bytes before the handshake ends
         self._wire = 0  # bytes of sound that sent_since has told of
+=======
+>>>>>>> 72595de (Part where a browser is from the rest of its peer)
         self._held: deque[bytes] = deque(maxlen=_MAX_HELD)
         self._reports = Reports(self.sender.ssrc, name, now)
         self._messages = 0
         voice = hub.voice_for(stage, owner, csrc)
         self._uplink = Uplink(offer, voice, self._reports, lambda key: hub.pressed(self, key))
-        hub.ufrag_of(self._current.local_ufrag, self)
         hub.hurry(self)
         self._take_offer(offer)
 
@@ -165,10 +155,7 @@ class Peer:
         """A further offer of the same peer connection. New credentials begin an ICE restart: the old pair
         goes on until a check with the new ones nominates another (RFC 8445 §9)."""
         if (offer.ufrag, offer.password) != (self._offer.ufrag, self._offer.password):
-            if self._pending is not None:
-                self.hub.ufrag_of(self._pending.local_ufrag, None)
-            self._pending = _Credentials(offer, self.hub.settings.number)
-            self.hub.ufrag_of(self._pending.local_ufrag, self)
+            self._paths.restart(offer)
             self.last_heard = now
         self._offered_at = now
         self._take_offer(offer)
@@ -176,7 +163,7 @@ class Peer:
     def answer(self, addresses: tuple[str, ...], port: int, tcp_port: int, *, music: bool = False) -> str:
         """The answer to the offer taken last; call it once for each. ``tcp_port`` 0: no TCP candidates."""
         self._version += 1
-        credentials = self._pending or self._current
+        credentials = self._paths.credentials
         ours = Ours(
             ssrc=self.sender.ssrc,
             cname=self.name,
@@ -225,102 +212,30 @@ class Peer:
 
     def on_check(self, message: stun.Message, address: Address, now: float) -> bool:
         """A Binding request that names our ufrag. False: it does not hold, and was not answered."""
-        credentials = self._credentials(message)
-        if credentials is None:
+        if not self._paths.on_check(message, address, now):
             return False
-        password = credentials.local_password.encode()
         self.last_heard = now
-        if message.controlled:
-            self.hub.send(stun.role_conflict(message, password), address)
-            return True
-        # Chromium nominates up to 2.5 s after it has chosen. In a restart whose old path is dead, any new one will do
-        # until then, as at the beginning.
-        is_rescue = credentials is self._pending and now - self._path_heard_at > _PATH_SILENT_S
-        if credentials is self._pending and (message.use_candidate or is_rescue):
-            self.hub.ufrag_of(self._current.local_ufrag, None)
-            self._current, self._pending = credentials, None
-        self._remember(address)
-        response = stun.success(message, address, password)
-        self._received += len(message.data)
-        self._sent += len(response)
-        self.hub.send(response, address)
-        if message.use_candidate or is_rescue or (self._address is None and not self._nominated):
-            self._move(address, now)
-            self._nominated = self._nominated or message.use_candidate
-        if address == self._address:
-            self._path_heard_at = now
         self._flush()
         return True
 
-    def _credentials(self, message: stun.Message) -> _Credentials | None:
-        for each in (self._current, self._pending):
-            if each is not None and message.username == f"{each.local_ufrag}:{each.remote_ufrag}":
-                return each if message.signed_by(each.local_password.encode()) else None
-        return None
-
     def on_response(self, message: stun.Message, address: Address, now: float) -> None:
-        """An answer to our own check: the new address wants what we send."""
-        if message.transaction != self._own_check or address != self._address:
-            return
-        if message.signed_by(self._current.remote_password.encode()):
-            self._verified, self._own_check = True, None
+        """An answer to our own check."""
+        if self._paths.on_response(message, address):
             self.last_heard = now
-            self.sender.address = address
-
-    def _remember(self, address: Address) -> None:
-        if address not in self._addresses:
-            self._addresses.append(address)
-            if len(self._addresses) > _MAX_ADDRESSES:
-                oldest = next(each for each in self._addresses if each != self._address)
-                self._addresses.remove(oldest)
-                self.hub.forget_address(oldest, self)
-        self.hub.address_of(address, self)
-
-    def _move(self, address: Address, now: float) -> None:
-        if address == self._address:
-            return
-        self._address = address
-        if self.is_connected:
-            self._verified = _is_stream(address)  # TCP's handshake has proved the return path
-            self._moved_at = now
-            self.sender.address = address  # for _UNVERIFIED_S, then only if it answers
-            self._note_path()
-            if not self._verified:
-                self._check_new_address(now)
-
-    def _note_path(self) -> None:
-        assert self._address is not None
-        before, self.path = self.path, "tcp" if _is_stream(self._address) else "udp"
-        if before not in ("", self.path):
-            self.hub.moved(self.path)
 
     def lost(self, address: Address) -> None:
-        """A TCP connection has closed: its candidate pair is gone, and the next check that holds brings another.
-        Until then the silence rules count."""
-        if address in self._addresses:
-            self._addresses.remove(address)
-        self.hub.forget_address(address, self)
-        if address == self._address:
-            self._address = self.sender.address = None
-            self._nominated = False
-
-    def _check_new_address(self, now: float) -> None:
-        assert self._address is not None
-        self.hub.hurry(self)
-        username = f"{self._current.remote_ufrag}:{self._current.local_ufrag}"
-        check = stun.binding_request(username, self._current.remote_password.encode())
-        self._own_check, self._checked_at = check[8:20], now
-        self.hub.send(check, self._address)
+        """A TCP connection has closed."""
+        self._paths.lost(address)
 
     # -- DTLS ------------------------------------------------------------------------------------
 
     def on_dtls(self, datagram: bytes, now: float) -> None:
         """A DTLS datagram from one of the peer's checked addresses."""
-        self._received += len(datagram)
+        self._paths.received += len(datagram)
         had_keys = self._association.keys is not None
         data = self._association.receive(datagram)
         if self._handshake_address is None:
-            self._handshake_address = self._address
+            self._handshake_address = self._paths.address
         self._flush()
         if self._association.closed:
             if had_keys:
@@ -353,24 +268,27 @@ class Peer:
         self.sender.srtp = session(outgoing)
         self.is_connected = True
         self.last_heard = now
-        self.sender.address = self._address
-        assert self._address is not None
-        # The handshake has proved the return path to where it went; TCP's own does for a connection.
-        self._verified = self._address == self._handshake_address or _is_stream(self._address)
-        self._note_path()
-        if not self._verified:
-            self._moved_at = now
-            self._check_new_address(now)
+        self._paths.connect(self._handshake_address, now)
         self.hub.connected(self, keys)
 
     def _flush(self) -> None:
         self._held.extend(self._association.outgoing())
-        while self._held and self._address is not None:
+        paths = self._paths
+        while self._held and paths.address is not None:
             size = len(self._held[0])
-            if self._association.keys is None and self._sent + size > _AMPLIFICATION * self._received:
+            if self._association.keys is None and paths.sent + size > _AMPLIFICATION * paths.received:
                 return
-            self._sent += size
-            self.hub.send(self._held.popleft(), self._address)
+            paths.sent += size
+            self.hub.send(self._held.popleft(), paths.address)
+
+    @property
+    def path(self) -> str:
+        """ "udp" or "tcp" once connected. A peer that takes another's place goes on from its path."""
+        return self._paths.kind
+
+    @path.setter
+    def path(self, kind: str) -> None:
+        self._paths.kind = kind
 
     # -- media -----------------------------------------------------------------------------------
 
@@ -405,13 +323,8 @@ class Peer:
             return
         if silent > self.hub.settings.silent_s:
             self.sender.address = None
-        elif self._verified:
-            self.sender.address = self._address
         else:
-            if now - self._moved_at > _UNVERIFIED_S:
-                self.sender.address = None
-            if now - self._checked_at > _CHECK_EVERY_S:
-                self._check_new_address(now)
+            self._paths.look_after(now)
         if self._reports.watch.lossy and not self._offer.red:
             self.hub.wants_fec(self)
         if self._reports.is_due(now):
@@ -427,7 +340,7 @@ class Peer:
     @property
     def wants_care(self) -> bool:
         """Whether a timer shorter than a second runs: handshake, or a new address."""
-        return not self.is_connected or not self._verified
+        return not self.is_connected or not self._paths.is_verified
 
     def _report(self, now: float, tick: int) -> None:
         sender = self.sender
@@ -449,11 +362,7 @@ class Peer:
         self._association.close()
         self._flush()
         sender.address = None
-        for each in (self._current, self._pending):
-            if each is not None:
-                self.hub.ufrag_of(each.local_ufrag, None)
-        for address in self._addresses:
-            self.hub.forget_address(address, self)
+        self._paths.close()
 
     def stats(self) -> PeerStats:
         keys = self._association.keys
@@ -474,7 +383,3 @@ class Peer:
             **self._uplink.counts,
             **self.voice.counts(),
         )
-
-
-def _is_stream(address: Address) -> bool:
-    return len(address) == 3
