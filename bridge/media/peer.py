@@ -32,13 +32,7 @@ from bridge.media.voice import Voice
 
 _MAX_HELD = 8  # DTLS datagrams waiting for the amplification limit; more are dropped, DTLS sends again
 _AMPLIFICATION = 3
-<<<<<<< HEAD
-_UNVERIFIED_S = 1.0  # media to a new address that has not answered our check (decisions 1.10)
-_CHECK_EVERY_S = 0.2
-_PATH_SILENT_S = 3.0  # no check for so long on the path we send by: browsers make one each 2.5 s
 _HEADERS = {2: 28, 4: 48, 3: 54}  # bytes: UDP over IPv4 and IPv6; RFC 4571, TCP with timestamps and IPv4
-=======
->>>>>>> 72595de (Part where a browser is from the rest of its peer)
 
 
 class Hub(Protocol):
@@ -118,16 +112,7 @@ class Peer:
         self._data: DataChannels | None = None
         self._paths = Paths(hub, self, offer, offered, now)
         self._handshake_address: Address | None = None  # where it was when the handshake began
-<<<<<<< HEAD
-        self._nominated = False
-        self._verified = False
-        self._moved_at = self._checked_at = 0.0
-        self._path_heard_at = now  # the last check from where we send
-        self._own_check: bytes | None = None  # transaction id
-        self._received = self._sent = 0  # bytes before the handshake ends
         self._wire = 0  # bytes of sound that sent_since has told of
-=======
->>>>>>> 72595de (Part where a browser is from the rest of its peer)
         self._held: deque[bytes] = deque(maxlen=_MAX_HELD)
         self._reports = Reports(self.sender.ssrc, name, now)
         self._messages = 0
@@ -333,7 +318,7 @@ class Peer:
     def sent_since(self) -> int:
         """Bytes of sound sent since the last call, with the headers of UDP or TCP, and of IP."""
         sender = self.sender
-        wire: int = sender.wire_bytes + sender.packets * _HEADERS.get(len(self._address or ()), 0)
+        wire: int = sender.wire_bytes + sender.packets * _HEADERS.get(len(self._paths.address or ()), 0)
         since, self._wire = wire - self._wire, wire
         return max(0, since)  # the path has changed, and with it what a header counts
 
