@@ -200,6 +200,17 @@ class WebConfig:
         "which must take the PROXY protocol there.",
         _matches(r"|[^\s:]+:[1-9][0-9]{0,4}|\[[0-9A-Fa-f:]+\]:[1-9][0-9]{0,4}", "give host:port"),
     )  # fmt: skip
+    requests_a_minute: int = key(
+        60, "So many requests a minute of one address that say who they are by nothing yet: sign-ins and guests. Whole "
+        "mobile carriers stand behind one address; Element Call may ask five times as often.", _between(1, 1_000_000),
+    )  # fmt: skip
+    sessions: int = key(5000, "So many pages connected at once.", _between(1, 1_000_000))
+    sessions_per_user: int = key(20, "… of one person.", _between(1, 1000))
+    guests_per_source: int = key(
+        200,
+        "… and of guests from one address; as many of its streams, and of its WHEP players.",
+        _between(1, 1_000_000),
+    )
     link_hours: int = key(12, "A personal link opens for so many hours.", _between(1, 720))
     link_devices: int = key(3, "A personal link opens on so many devices.", _between(1, 20))
 

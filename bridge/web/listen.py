@@ -133,10 +133,13 @@ def _write(listeners: Sequence[Listener], page: bytes, chunk: bytes, quiet: byte
 class Streams:
     """All Ogg streams. Owned by the web server; ``close`` ends them."""
 
-    def __init__(self, gate: Gatekeeper, sources: Sources, source: FrameSource | None, public_url: str) -> None:
+    def __init__(
+        self, gate: Gatekeeper, sources: Sources, source: FrameSource | None, public_url: str, guests: int
+    ) -> None:
+        """``guests``: so many streams of guests from one source."""
         self._gate, self._sources, self._source = gate, sources, source
         self._public = public_url.rstrip("/")
-        self._places = Places("streams", 5_000, 8, 200)
+        self._places = Places("streams", 5_000, 8, guests)
         self._broadcasts: dict[StageId, Broadcast] = {}
 
     def routes(self) -> list[web.RouteDef]:

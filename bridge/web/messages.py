@@ -25,7 +25,7 @@ from bridge.live import view
 from bridge.live.view import Act, Audience, Face, Hand, Invitation, Me, MyHand, Person, StageInfo
 from bridge.rules.content import is_encodable
 
-ByeReason = Literal["ended", "removed", "left_room", "expired", "elsewhere", "restart", "slow"]
+ByeReason = Literal["ended", "removed", "left_room", "expired", "elsewhere", "restart", "slow", "full"]
 NoticeKey = Literal[
     "muted",
     "unmuted",

@@ -41,7 +41,7 @@ from bridge.web.access import Gatekeeper
 from bridge.web.frames import Frames
 from bridge.web.listen import FrameSource, Streams
 from bridge.web.session import PageSession
-from bridge.web.sources import Sources
+from bridge.web.sources import Places, Sources
 from bridge.web.whep import Whep
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 MAX_BODY = 16 * 1024  # bytes
 GUEST_HOURS = 12
-_SIGN_INS_A_MINUTE = 60  # for one source address; whole mobile carriers sit behind one
-_CALLS_A_MINUTE = 300  # Element Call signs in three times to join
+_CALL_SHARE = 5  # times as many: Element Call signs in three times to join
 _PENDING = 2_000  # sockets that have not said hello; further ones are told to come again
 
 _NO_FRAME = "frame-ancestors 'none'"
@@ -112,12 +111,14 @@ class WebServer:
         self._config, self._rooms, self._store, self._signer = config, rooms, store, signer
         self._more, self._widget = more, widget
         self._clock, self._prefix = clock, prefix
-        self._sources = Sources(config.trusted_proxies, _SIGN_INS_A_MINUTE)
-        self._more_sources = Sources(config.trusted_proxies, _CALLS_A_MINUTE)
+        self._sources = Sources(config.trusted_proxies, config.requests_a_minute)
+        self._more_sources = Sources(config.trusted_proxies, _CALL_SHARE * config.requests_a_minute)
         gate = Gatekeeper(rooms, store, signer, clock, self._sources)
-        self._streams = Streams(gate, self._sources, source, config.public_url)
-        self._whep = Whep(gate, self._sources, config.public_url, _said)
+        guests = config.guests_per_source
+        self._streams = Streams(gate, self._sources, source, config.public_url, guests)
+        self._whep = Whep(gate, self._sources, config.public_url, _said, guests)
         self._frames = Frames(clock.now_ms)
+        self._places = Places("pages", config.sessions, config.sessions_per_user, guests)
         self._sockets: set[web.WebSocketResponse] = set()
         self._pending = 0
         self._runner: web.AppRunner | None = None
@@ -283,8 +284,9 @@ class WebServer:
         session = PageSession(
             self._rooms, self._signer, self._store, self._clock, self._prefix, self._frames, confirmations
         )
+        source = self._sources.of(request)
         try:
-            await session.run(socket, abort, greeted)
+            await session.run(socket, abort, greeted, lambda user: self._places.take(user, source))
         finally:
             greeted()
             self._sockets.discard(socket)

@@ -188,20 +188,31 @@ class PageSession:
         self._prefix, self._frames = prefix, frames
         self._tokens, self._refilled = _BURST, 0.0
 
-    async def run(self, socket: web.WebSocketResponse, abort: Callable[[], None], greeted: Callable[[], None]) -> None:
-        """``abort`` drops the connection at once; ``greeted`` is called when the page has said hello, well or not."""
+    async def run(
+        self,
+        socket: web.WebSocketResponse,
+        abort: Callable[[], None],
+        greeted: Callable[[], None],
+        place: Callable[[UserId | None], Callable[[], None]],
+    ) -> None:
+        """``abort`` drops the connection at once; ``greeted`` is called when the page has said hello, well or not.
+        ``place`` gives one for that person, and what gives it back; raises Full."""
         page = PageSocket(socket, self._prefix, self._frames, abort)
         writer = asyncio.create_task(page.write(), name="page writer")
         try:
             try:
                 session, stage = await self._hello(socket, page)
+                give_back = place(session.claims.user)
             except EyvanError as error:
                 page.bye(_bye_reason(error), _said(error, page, self._prefix))
                 await writer
                 return
             finally:
                 greeted()
-            await self._seated(socket, page, session, stage)
+            try:
+                await self._seated(socket, page, session, stage)
+            finally:
+                give_back()
         finally:
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -367,7 +378,7 @@ def _bye_reason(error: EyvanError) -> m.ByeReason:
         return "expired"
     if isinstance(error, Refused):
         return "ended" if error.reason == "no-stage" else "removed"
-    return "restart"
+    return "full" if isinstance(error, Full) else "restart"
 
 
 def _said(error: EyvanError, page: PageSocket, prefix: str) -> str:

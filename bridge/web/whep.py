@@ -77,12 +77,12 @@ class Resource:
 
 class Whep:
     """All WHEP resources. Owned by the web server; ``close`` ends them. Bound: 2,000, with an offer of at most 64 KiB
-    each; 8 of a person, 200 of a source of guests. ``says``: an error in the words of who asked."""
+    each; 8 of a person, ``guests`` of a source of guests. ``says``: an error in the words of who asked."""
 
-    def __init__(self, gate: Gatekeeper, sources: Sources, public_url: str, says: Says) -> None:
+    def __init__(self, gate: Gatekeeper, sources: Sources, public_url: str, says: Says, guests: int) -> None:
         self._gate, self._sources, self._says = gate, sources, says
         self._public = public_url.rstrip("/")
-        self._places = Places("WHEP connections", 2_000, 8, 200)
+        self._places = Places("WHEP connections", 2_000, 8, guests)
         self._resources: dict[str, Resource] = {}
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ export type Role = "host" | "moderator" | "speaker" | "listener";
 export type Mic = "on" | "off" | "muted";
 export type Status = "none" | "scheduled" | "live" | "ended";
 export type Act = "invite" | "bring_up" | "not_now" | "to_audience" | "mute" | "unmute" | "kick" | "make_moderator" | "end" | "topic" | "sound";
-export type ByeReason = "ended" | "removed" | "left_room" | "expired" | "elsewhere" | "restart" | "slow";
+export type ByeReason = "ended" | "removed" | "left_room" | "expired" | "elsewhere" | "restart" | "slow" | "full";
 export type NoticeKey = "muted" | "unmuted" | "to_stage" | "to_audience" | "hand_not_now" | "invited" | "invite_declined" | "not_written" | "cut_not_written" | "confirm" | "confirmed" | "confirm_failed";
 
 export interface StageInfo {
@@ -127,7 +127,7 @@ export interface Notice {
 }
 
 export interface Bye {
-  reason: "ended" | "removed" | "left_room" | "expired" | "elsewhere" | "restart" | "slow";
+  reason: "ended" | "removed" | "left_room" | "expired" | "elsewhere" | "restart" | "slow" | "full";
   error: string;
   t: "bye";
 }

@@ -231,7 +231,8 @@ export class Page {
   }
 
   private bye({ reason, error }: Bye): void {
-    if (reason === "restart" || reason === "slow") return this.connection.reopen();
+    if (reason === "full") this.stage.set({ full: true });
+    if (reason === "restart" || reason === "slow" || reason === "full") return this.connection.reopen();
     if (reason === "expired") {
       this.signIn.forgetSession(); // the link may still open a new one; if not, its refusal says what to do
       return this.connection.reopen();

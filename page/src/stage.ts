@@ -21,7 +21,7 @@ export type MicTrouble = "denied" | "missing" | "busy" | "gone" | "insecure";
 export type LinkTrouble = "expired" | "altered" | "revoked" | "devices" | "membership" | "unknown";
 /** Of a page in a client's frame: nobody says who the person is; there is no client around it. */
 export type WidgetTrouble = "identity" | "client";
-export type Closing = Exclude<ByeReason, "restart" | "slow" | "expired"> | LinkTrouble | WidgetTrouble | "guests" | "over" | "left";
+export type Closing = Exclude<ByeReason, "restart" | "slow" | "full" | "expired"> | LinkTrouble | WidgetTrouble | "guests" | "over" | "left";
 /** `coming`: the room's state gives a place on the stage, the relay has not confirmed it yet. */
 export type Standing = "audience" | "coming" | "stage";
 

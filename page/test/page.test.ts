@@ -413,6 +413,16 @@ describe("the end", () => {
     await pass(1_000);
     expect(FakeSocket.all).toHaveLength(3);
   });
+  it("bye full says so, and comes back until there is a place", async () => {
+    await connect(LISTENING);
+    FakeSocket.last.say({ t: "bye", reason: "full", error: "no place" });
+    await pass();
+    expect([page.stage.state.value.full, page.stage.state.value.closed]).toEqual([true, null]);
+    await pass(1_000);
+    expect(FakeSocket.all).toHaveLength(2);
+    await connect(LISTENING);
+    expect(page.stage.state.value.full).toBe(false);
+  });
   it("asks for a snapshot after a gap", async () => {
     await connect(LISTENING);
     seq += 1;

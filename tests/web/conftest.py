@@ -144,10 +144,9 @@ async def origin(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
         stack.push_async_callback(house.close)
         await house.start()
         await house.live()
-        port, proxies = free_port(), getattr(request, "param", ())
-        config = WebConfig(
-            public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET, trusted_proxies=proxies
-        )
+        port = free_port()
+        more: dict[str, Any] = {"trusted_proxies": (), **getattr(request, "param", {})}
+        config = WebConfig(public_url=f"http://127.0.0.1:{port}", port=port, link_secret=SECRET, **more)
         signer = LinkSigner(SECRET)
         confirmations, tokens = Confirmations(matrix, clock, "en"), dict[str, str]()
         stack.push_async_callback(confirmations.close)

@@ -129,7 +129,16 @@ async def test_too_many_sign_ins_of_one_address(origin: Origin) -> None:
     assert status == 429, "the word of somebody who is no proxy of ours counts nothing"
 
 
-@pytest.mark.parametrize("origin", [("127.0.0.1", "10.0.0.0/8")], indirect=True)
+@pytest.mark.parametrize("origin", [{"requests_a_minute": 5}], indirect=True)
+async def test_how_many_is_configured(origin: Origin) -> None:
+    """… for each address that says nothing yet; who has signed in is not counted so."""
+    sessions = [await origin.session(user) for user in (BEN, CYD)]
+    assert [(await origin.post({}))[0] for _ in range(5)] == [400, 400, 400, 429, 429]
+    for user, session in zip((BEN, CYD), sessions, strict=True):
+        await origin.page(user, session)
+
+
+@pytest.mark.parametrize("origin", [{"trusted_proxies": ("127.0.0.1", "10.0.0.0/8")}], indirect=True)
 async def test_a_trusted_proxy_names_the_source(origin: Origin) -> None:
     for _ in range(61):
         await origin.post({}, **{"X-Forwarded-For": "203.0.113.7"})

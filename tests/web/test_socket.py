@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from bridge.ids import UserId
 from bridge.live.view import Me
 from bridge.rules.content import STAGE
 from bridge.web import messages as m
 from bridge.web.frames import Frames, to_json
 from tests.helpers.fakes import ADMIN, AVA, BEN, CYD, MOD, ROOM, FakePage, until
-from tests.web.conftest import Origin
+from tests.web.conftest import Origin, hang_up
 
 
 async def test_hello_snapshot_offer_and_what_follows(origin: Origin) -> None:
@@ -428,3 +429,29 @@ async def test_guests_see_no_names_of_listeners(origin: Origin) -> None:
     assert guest.frames[-1]["audience"]["count"] == 2
     await guest.send(t="hand", id=1, raised=True)
     assert (await guest.next("refused", id=1))["errcode"] == "M_FORBIDDEN"
+
+
+@pytest.mark.parametrize("origin", [{"sessions": 5, "sessions_per_user": 2, "guests_per_source": 1}], indirect=True)
+async def test_places_of_a_person_of_a_source_and_in_all(origin: Origin) -> None:
+    """Each refusal says why, comes as "full", and a place that is given back is another's."""
+    content = {**origin.house.matrix.rooms[ROOM].content(STAGE), "guests": True}
+    origin.house.matrix.put(ADMIN, STAGE, "", content)
+    await until(lambda: origin.house.stage().state.may_hear(None), "guests on")
+
+    async def refused(user: UserId | None) -> str:
+        socket = await origin.socket()
+        await socket.send(t="hello", session=await origin.session(user), lang="en")
+        bye = await socket.next("bye")
+        assert bye["reason"] == "full"
+        return str(bye["error"])
+
+    pages = [await origin.page(user) for user in (BEN, BEN, None)]
+    assert await refused(BEN) == "you can have 2 pages at once; close another"
+    assert await refused(None) == "this address can have 1 pages at once; close another"
+    pages += [await origin.page(user) for user in (AVA, AVA)]
+    assert await refused(CYD) == "this server gives 5 pages at once"
+    await pages[0].raw.close()
+    await until(lambda: origin.server._places._count == 4, "a place again")
+    await origin.page(CYD)
+    await hang_up(origin.sockets)
+    await until(lambda: origin.server._places._count == 0 and not origin.server._places._taken, "all given back")
