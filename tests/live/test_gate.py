@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bridge.errors import Unavailable
-from bridge.ids import role_key
+from bridge.ids import SessionId, role_key
 from bridge.live import stage as live_stage
 from bridge.rules.content import MEMBER, ROLE
 from bridge.rules.inputs import Asked
-from tests.helpers.fakes import ADMIN, AVA, BEN, CYD, MOD, ROOM, FaultyStore, House, until
+from tests.helpers.fakes import ADMIN, AVA, BEN, CYD, MOD, ROOM, FakePage, FaultyStore, House, until
 
 
 def ask(actor: str, act: Any, target: Any = None, ref: str = "page:1", text: str = "") -> Asked:
@@ -342,3 +342,37 @@ async def test_a_read_begun_before_a_write_returned_settles_no_cut(house: House)
     await house.quiet()
     assert not any(opened)
     assert not house.media.heard(AVA)
+
+
+async def test_a_telephones_microphone_is_the_gates(house: House) -> None:
+    """It is on from the start only for who is on the stage, and off again with each loss of the right to speak."""
+    stage_id = await house.live()
+    stage, page, name = house.stage(), FakePage(), SessionId("telephone")
+    await stage.sit(name, AVA, page, stage_id, mic_gated=True)
+    await stage.offer(name, page, "offer")
+    house.matrix.role(ADMIN, AVA, role="speaker", stage_id=stage_id)
+    await until(lambda: page.notices, "she is told of her place")
+    await house.quiet()
+    assert not house.media.heard(AVA)
+
+    async def opened() -> None:
+        stage.microphone(name, page, True)
+        await until(lambda: house.media.heard(AVA), "her own press opens it")
+
+    await opened()
+    stage.microphone(name, page, False)
+    await until(lambda: not house.media.heard(AVA), "and shuts it")
+    for taken_away in ({"role": "speaker", "muted": True}, {"role": "listener"}):
+        await opened()
+        house.matrix.role(ADMIN, AVA, **taken_away, stage_id=stage_id)
+        await until(lambda: not house.media.heard(AVA), f"{taken_away}")
+        stage.microphone(name, page, True)  # whatever she presses now
+        house.matrix.role(ADMIN, AVA, role="speaker", stage_id=stage_id)
+        await house.quiet()
+        assert stage.state.may_speak(AVA)
+        assert not house.media.heard(AVA), "nobody's microphone is opened for them"
+    stage.rise(name, page, keep=False)
+    again = FakePage()
+    await stage.sit(SessionId("again"), AVA, again, stage_id, mic_gated=True)
+    await stage.offer(SessionId("again"), again, "offer")
+    await until(lambda: house.media.heard(AVA), "who calls from the stage is heard at once")
