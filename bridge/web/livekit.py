@@ -5,6 +5,7 @@
 ``POST /livekit/get_token``            the same, of MSC4195
 ``POST /livekit/delegate_delayed_…``   a leave made by the service (MSC4195): for ordinary calls alone
 ``GET /livekit/rtc/v1``                LiveKit's signalling; ``…/validate`` says whether a token is good
+``GET /livekit/rtc``                   that of clients before 2026, with two connections: refused in words
 =====================================  ====================================================================
 
 A homeserver has one such service for all its calls, so a room without a live stage is somebody else's: its request is
@@ -99,6 +100,8 @@ class LiveKit:
             *(web.options(PATH + path, _preflight) for path, _ in posts),
             web.get(f"{PATH}/rtc/v1", self._rtc),
             web.get(f"{PATH}/rtc/v1/validate", self._validate),
+            web.get(f"{PATH}/rtc", _too_old),
+            web.get(f"{PATH}/rtc/validate", _too_old),
         ]
 
     async def hang_up(self) -> None:
@@ -317,6 +320,13 @@ class LiveKit:
 
 async def _preflight(_: web.Request) -> web.StreamResponse:
     return web.Response(status=204, headers=_CORS)
+
+
+async def _too_old(_: web.Request) -> web.StreamResponse:
+    """A 403, of whose text LiveKit's clients make their error when their socket did not open."""
+    return web.Response(
+        status=403, text="this client is too old for a stage: please update it (/rtc/v1)", headers=_CORS
+    )
 
 
 async def _closed(socket: web.WebSocketResponse) -> None:

@@ -13,6 +13,7 @@ const told = (promise) => promise.then(() => "", (error) => String(error));
 window.lk = {
   /** "" or what went wrong. */
   join: (url, token) => told(room.connect(url, token)),
+  joinAsOlder: (url, token) => told(new Room({ singlePeerConnection: false }).connect(url, token)),
   microphone: (on) => told(room.localParticipant.setMicrophoneEnabled(on)),
   leave: () => told(room.disconnect()),
   state: () => room.state,

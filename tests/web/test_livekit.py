@@ -305,6 +305,17 @@ async def test_a_token_opens_once(hall: Hall) -> None:
     await client.ping()
 
 
+async def test_older_signalling_is_refused_in_words(hall: Hall) -> None:
+    token = await hall.token(AVA)
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await hall.connect(f"{hall.url}/livekit/rtc?access_token={token}&auto_subscribe=1&sdk=js&protocol=15")
+    assert refused.value.status == 403
+    async with hall.http.get(f"{hall.url}/livekit/rtc/validate?access_token={token}") as response:
+        assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (403, "*")
+        assert "update" in await response.text()
+    await hall.call(AVA, token=token)  # it spent nothing
+
+
 async def test_a_token_that_opened_nothing_may_be_used_again(hall: Hall) -> None:
     token = await hall.token(AVA)
     hall.house.matrix.member(ADMIN, AVA, "leave")

@@ -297,6 +297,7 @@ async def test_livekit_s_own_library_alone(
 
     async def listen(page: Page, name: str, _: int) -> None:
         url, token = await call_token(world, stage, name)
+        assert "too old" in await page.eval(f"lk.joinAsOlder({json.dumps(url)}, {json.dumps(token)})")
         assert await page.eval(f"lk.join({json.dumps(url)}, {json.dumps(token)})") == ""
         await page.wait("lk.plays()", HANG_S)
         assert level_at(await page.hear(0.7), PAGE) > -30
