@@ -25,7 +25,9 @@ _SILENT_PEAK = 1e-4  # −80 dBFS: below it a frame adds nothing
 _OWN_HANGOVER = 100  # ticks: 2 s
 _FEW = 6  # mixes for single owners encoded as well as the shared one …
 _HURRIED = 0  # … and the complexity of each where there are more: 20 who talk at once fit into a quarter of a core
-_TAIL = 10  # ticks of silence that are still encoded, so that every decoder's last sound dies away
+_TAIL = {1: 10, 2: 20}
+"""Ticks of silence that are still encoded, by channels, so that a decoder's last sound dies away: what it fills gaps
+with is made of that. CELT at a high bitrate needs 14 of them."""
 _LEVEL_TICKS = 5  # 10 reports a second
 
 
@@ -72,7 +74,7 @@ class _Stream:
         self.format, self.without = form, without
         self.encoder = Encoder(form.bitrate, form.loss_percent, form.channels)
         self.limiter = Limiter()
-        self.silent_ticks = _TAIL + 1
+        self.silent_ticks = _TAIL[form.channels] + 1
         self.encodes = 0
         self._fade_in = False
         if like is not None:
@@ -94,7 +96,7 @@ class _Stream:
     def frame(self, mix: Samples, heard: list[Voice], *, fade_out: bool = False) -> Frame:
         """``fade_out``: another encoder takes over after this frame."""
         self.silent_ticks = 0 if heard else self.silent_ticks + 1
-        if self.silent_ticks > _TAIL:
+        if self.silent_ticks > _TAIL[self.format.channels]:
             return QUIET
         self.encodes += 1
         loudest = sorted(heard, key=lambda voice: voice.level)[:15]
@@ -189,7 +191,11 @@ class Mixer:
 
     @ears.setter
     def ears(self, ears: frozenset[frozenset[str]]) -> None:
+        """Also where they are the same and somebody else has one of them now: who is moved from sound to a mix that is
+        silent gets its tail once more."""
         self._ears, self._is_chosen = ears, False
+        for stream in self._own.values():
+            stream.silent_ticks = 0
 
     def tick(self, voices: Iterable[Voice], now: float) -> Output:
         """Mix and encode the next 20 ms."""

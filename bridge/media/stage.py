@@ -88,8 +88,7 @@ class Stage:
     def tune(self, sound: Sound, ears: frozenset[frozenset[str]]) -> None:
         """Heard from the next tick on. What is kept at the others is for the day when one of them becomes home."""
         self.sound = self.mixer.sound = sound
-        if ears != self._ears:
-            self._ears = self.mixer.ears = ears
+        self._ears = self.mixer.ears = ears
 
     # -- peers -----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import { PageAudio } from "./audio";
 import { Connection, NoAnswer, Refusal } from "./connection";
 import type { Request } from "./connection";
 import { buzz } from "./haptics";
+import { LeftOut } from "./left-out";
 import { Lights } from "./lights";
 import type { LinkRefused, Place, SignIn } from "./link";
 import type { Act, Bye, Notice, ToPage } from "./messages";
@@ -33,7 +34,7 @@ export class Page {
   private readonly sounds = new Sounds();
   private readonly stops: (() => void)[] = [];
   private wishTimer: ReturnType<typeof setTimeout> | undefined;
-  private readonly leftOut = new Set<string>(); // whom this page does not want to hear, over breaks too
+  private leftOut: LeftOut | null = null; // once the stage is known
   private forMusic = false; // what the answer to our last offer was for
   private joined = false; // on this socket the sound was offered
   private toldOn = false; // on this socket the server was last told that the microphone is on
@@ -178,9 +179,9 @@ export class Page {
     const { state } = this.stage;
     switch (frame.t) {
       case "snapshot":
-        if (state.peek().me === null) for (const user of frame.me.left_out) this.leftOut.add(user); // after a reload
         state.value = withSnapshot(state.peek(), frame, Date.now());
-        for (const user of this.leftOut) if (!frame.me.left_out.includes(user)) void this.wishLeftOut(user, true, true);
+        this.leftOut ??= new LeftOut(frame.stage.id);
+        for (const user of this.leftOut.missing(frame.me.left_out)) void this.wishLeftOut(user, true, true);
         return this.settled();
       case "patch": {
         const next = withPatch(state.peek(), frame);
@@ -290,10 +291,9 @@ export class Page {
   private async wishLeftOut(user: string, out: boolean, again = false): Promise<void> {
     const { speakers, audience } = this.stage.state.peek();
     const name = [...speakers, ...audience.faces].find((each) => each.user === user)?.name ?? user;
-    if (out) this.leftOut.add(user);
-    else this.leftOut.delete(user);
+    this.leftOut?.set(user, out);
     if (!(await this.ask({ t: "leave_out", user, out }, again))) {
-      if (this.stage.state.peek().socket === "open") this.leftOut.delete(user); // refused, not merely lost
+      if (this.stage.state.peek().socket === "open") this.leftOut?.set(user, false); // refused, not merely lost
       return;
     }
     if (!out || again) return;

@@ -235,6 +235,38 @@ def test_music_has_two_sides_from_end_to_end() -> None:
         assert rms_dbfs(side) == pytest.approx(TONE, abs=1)  # and nothing of the own
 
 
+def test_music_ends_in_silence() -> None:
+    """Between keep-alives a decoder fills up with what it heard last: Chromium made a hiss of it."""
+    band = Band("ava", 1, 440, 660)
+    band.tone = np.random.default_rng(3).standard_normal((FRAME * 50, 2)).astype(np.float32) * 0.1
+    stage = Stage(band)
+    stage.mixer.sound = "music"
+    stage.decoders[""] = decoder = opus.Decoder(2)
+    stage.run(50)
+    band.mute = True
+    stage.run(50)
+    assert stage.frames[""][-1] is QUIET
+    decoder.decode(QUIET.payload)
+    assert max(float(np.abs(decoder.conceal(FRAME)).max()) for _ in range(45)) < 1e-6
+
+
+@pytest.mark.parametrize("sound", ["voice", "music"])
+def test_who_leaves_out_the_only_one_who_talks_hears_silence(sound: Sound) -> None:
+    band = Band("ava", 1, 440, 660)
+    stage = Stage(band)
+    stage.mixer.sound = sound
+    decoder = opus.Decoder(2)
+    for tick in range(100):
+        output = stage.run(1)
+        if tick == 50:
+            stage.mixer.ears = ears("ava")
+        frame = output.own["ava"] if tick > 50 else output.shared
+        heard = decoder.decode(frame.payload).copy()
+    assert frame is QUIET
+    heard = np.concatenate([heard, *(decoder.conceal(FRAME).copy() for _ in range(45))])
+    assert float(np.abs(heard).max()) < 1e-4  # three steps of 16 bits
+
+
 def test_music_is_not_evened() -> None:
     talker = Talker("ava", 1, 440, dbfs=-6)
     stage = Stage(talker)
