@@ -102,28 +102,41 @@ class Client:
     async def connect(self) -> None:
         """Check, DTLS, keys. Raises TimeoutError, ConnectionError."""
         association = self._association()
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_PATIENCE_S):
-            while association.keys is None:
-                if not self._checked:
-                    self._send(self.check())
-                elif association.closed:
-                    raise ConnectionError(association.failure)
-                try:
-                    async with asyncio.timeout(_RETRY_S):
-                        data = await loop.sock_recv(self.socket, 2048)
-                except TimeoutError:
-                    association.retransmit()
-                    data = b""
-                if data and data[0] < 4:
-                    self._checked = self._on_stun(data) or self._checked
-                elif data and 20 <= data[0] <= 63:
-                    association.receive(data)
-                if self._checked:
-                    for datagram in association.outgoing():
-                        self._send(datagram)
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self.socket, readable.set)  # a sock_recv that is cancelled in time loses what it has read
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._shake_hands(association, readable)
+        finally:
+            loop.remove_reader(self.socket)
+        assert association.keys is not None
         self._keys = association.keys
         self._protect(association.keys)
+
+    async def _shake_hands(self, association: Association, readable: asyncio.Event) -> None:
+        while association.keys is None:
+            if not self._checked:
+                self._send(self.check())
+            elif association.closed:
+                raise ConnectionError(association.failure)
+            try:
+                async with asyncio.timeout(_RETRY_S):
+                    await readable.wait()
+            except TimeoutError:
+                association.retransmit()
+            readable.clear()
+            with contextlib.suppress(BlockingIOError):
+                while association.keys is None:
+                    self._take_datagram(self.socket.recv(2048), association)
+            if self._checked:
+                for datagram in association.outgoing():
+                    self._send(datagram)
+
+    def _take_datagram(self, data: bytes, association: Association) -> None:
+        if data and data[0] < 4:
+            self._checked = self._on_stun(data) or self._checked
+        elif data and 20 <= data[0] <= 63:
+            association.receive(data)
 
     def _association(self) -> Association:
         association = Association(self._identity, frozenset({("sha-256", self._fingerprint)}))

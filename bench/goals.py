@@ -102,7 +102,17 @@ def _scenes(scenes: Scenes) -> Iterator[Goal]:
         found = scenes.get(scene, {}).get(figure)
         return float(found) if isinstance(found, int | float) else None
 
+    def listed(scene: str, figure: str, at: int) -> float | None:
+        found = scenes.get(scene, {}).get(figure)
+        return float(found[at]) if isinstance(found, list) else None
+
     check: Callable[..., Goal] = _at_most
+    bad, at = "speaker's bad path", "loss 5 %, jitter 50 ms"
+    yield _at_least("5 % loss, 50 ms jitter at a speaker: time heard", 99.5, "%", listed(bad, at, 0), "simulated path")
+    yield check("5 % loss, 50 ms jitter at a speaker: longest stall", 60, "ms", listed(bad, at, 1), "simulated path")
+    for percent, most in ((5, 1), (10, 3)):
+        found = of("lossy link, Chromium", f"concealed_at_{percent}_percent")
+        yield check(f"{percent} % loss at a listener: concealed", most, "%", found, "Chromium, each packet twice")
     yield check("mouth to ear, added, who may speak", 60, "ms", of("mouth to ear", "speaker_p50_ms"), "median")
     yield check("mouth to ear, added, who listens", 140, "ms", of("mouth to ear", "listener_p50_ms"), "median")
     yield check("role at the relay's port → gate, p99", 10, "ms", of("gate", "p99_ms"), "500 listeners served")

@@ -60,8 +60,11 @@ class Peers:
 
 
 def steps(peers: Peers, host: str, *, quick: bool) -> list[Step]:
-    found = list(_quick(peers, host) if quick else _full(peers, host))
-    return [*found, *(Played(name, scene) for name, scene in scenes.ALL.items() if not quick or name in scenes.QUICK)]
+    played = {name: Played(name, scene) for name, scene in scenes.ALL.items()}
+    if quick:
+        return [*_quick(peers, host), *(played[name] for name in scenes.QUICK)]
+    short = [each for name, each in played.items() if name not in scenes.LONG]
+    return [*_main(peers, host), *short, *_more(peers, host), *(played[name] for name in scenes.LONG)]
 
 
 def _eyvan(fan_out: str, packet_ms: int, *numbers: int, talkers: int = 1) -> Iterator[Measured]:
@@ -96,7 +99,7 @@ def _quick(peers: Peers, host: str) -> Iterator[Measured]:
     yield from _others(peers, host, few | {"aiortc MediaRelay": (10,)})
 
 
-def _full(peers: Peers, host: str) -> Iterator[Measured]:
+def _main(peers: Peers, host: str) -> Iterator[Measured]:
     yield from _eyvan("c", 60, 1000, 2000, 4000, 6000)
     yield from _eyvan("c", 20, 500, 1000, 2000)
     forwarders = {
@@ -109,8 +112,13 @@ def _full(peers: Peers, host: str) -> Iterator[Measured]:
     yield from _eyvan("c", 60, 500, talkers=10)
     ten = {"Pion forwarder": (50, 100), "LiveKit": (50, 100), "Janus videoroom, 2 loops": (50,)}
     yield from _others(peers, host, ten, talkers=10)
-    yield from _eyvan("python", 60, 500, 1000)
+    yield from _eyvan("python", 60, 1000)
     yield from _eyvan("python", 20, 500)
+
+
+def _more(peers: Peers, host: str) -> Iterator[Measured]:
+    """What fills the curves."""
     yield from _others(peers, host, {"Janus streaming, 2 loops": (100, 200, 500), "Janus videoroom": (100, 200)})
     yield from _eyvan("c", 60, 100, 500)
     yield from _eyvan("c", 20, 100)
+    yield from _eyvan("python", 60, 500)

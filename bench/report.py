@@ -92,6 +92,8 @@ def _short(value: object) -> str:
         return f"{value:,.1f}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_short(each)}" for key, each in value.items() if key != "runs")
+    if isinstance(value, list):
+        return " / ".join(map(_short, value))
     return str(value).replace("|", "/")
 
 

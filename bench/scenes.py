@@ -10,16 +10,18 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from bench import delay, stream
-from bench import loss as lossy
+from bench import delay, loss, stream
 from bench.client import Client
 from bench.measure import child, cpu_s, join, rss_kb, talkers, window
 from bench.servers import Eyvan
 from bridge.ids import PeerId, StageId
 from bridge.media.dtls import Identity
+from tests.helpers.browser import Kind
+from tests.helpers.network import Weather
+from tests.media.test_bad_paths import heard
 
 Figures = Mapping[str, Any]
 
@@ -47,8 +49,8 @@ async def storm(host: str, seconds: float) -> Figures:
             ear.write({"ear": 10.0})
             joined = await join(crowd, server, count, host)
             cpu = cpu_s(server.pid) - cpu
-            heard = await ear.read()
-            assert isinstance(heard, dict)
+            found_by_ear = await ear.read()
+            assert isinstance(found_by_ear, dict)
             return {
                 "listeners": count,
                 "seconds": joined["seconds"],
@@ -56,7 +58,7 @@ async def storm(host: str, seconds: float) -> Figures:
                 "join_cpu_ms": 1000 * cpu / count,
                 "silent": joined["silent"],
                 "kb_per_listener": (rss_kb(server.pid) - memory) / count,
-                "missing_at_the_ear_ms": heard["gaps_ms"],
+                "missing_at_the_ear_ms": found_by_ear["gaps_ms"],
             }
     finally:
         await server.close()
@@ -96,8 +98,8 @@ async def twenty(host: str, seconds: float) -> Figures:
             await window(server, ear, 2.0, 1)
             found = [(await window(server, ear, seconds, 1))[0] / 1e4 for _ in range(3)]
             ear.write({"ear": seconds})
-            heard = await ear.read()
-            assert isinstance(heard, dict)
+            found_by_ear = await ear.read()
+            assert isinstance(found_by_ear, dict)
             told = await server.counters()
             voices.write("mute")
             return {
@@ -105,7 +107,7 @@ async def twenty(host: str, seconds: float) -> Figures:
                 "percent_of_a_core": statistics.median(found),
                 "windows": found,
                 "tick_late_p99_ms": told["tick_late_p99_ms"],
-                "missing_at_the_ear_ms": heard["gaps_ms"],
+                "missing_at_the_ear_ms": found_by_ear["gaps_ms"],
             }
     finally:
         await server.close()
@@ -192,12 +194,32 @@ async def ogg(host: str, seconds: float) -> Figures:
     return figures
 
 
-async def loss(host: str, seconds: float) -> Figures:
-    """What is concealed on links that lose packets (bench.loss), by real browsers; about three minutes."""
-    if os.geteuid():
-        return {"not_run": "network namespaces need root"}
-    rows = await lossy.run()
-    return {f"{row.link}, {row.loss:g} % lost: % concealed": round(row.concealed, 2) for row in rows}
+async def bad_paths(host: str, seconds: float) -> Figures:
+    """A speaker's voice over loss and jitter, on a simulated clock with real Opus: "percent of the time at which it is
+    there, longest gap in ms"."""
+    figures = {}
+    for percent in (0, 2, 5, 10):
+        for jitter_ms in (0, 50, 100, 200):
+            found = heard(Weather(loss=percent / 100, delay_ms=20, jitter_ms=jitter_ms))
+            figures[f"loss {percent} %, jitter {jitter_ms} ms"] = [100 * found.covered, found.longest_gap_ms]
+            await asyncio.sleep(0)
+    return figures
+
+
+def lossy_browser(kind: Kind) -> Callable[[str, float], Awaitable[Figures]]:
+    """A real browser behind a link that loses packets (bench.loss): percent of the sound that it made up."""
+
+    async def scene(host: str, seconds: float) -> Figures:
+        if os.geteuid():
+            return {"not_run": "network namespaces need root"}
+        rows = await loss.run((kind,), (5, 10), max(10.0, 4 * seconds))
+        figures: dict[str, Any] = {}
+        for row in rows:
+            who = "concealed" if row.link.endswith("listens") else "concealed_of_its_voice"
+            figures[f"{who}_at_{row.loss:g}_percent"] = row.concealed
+        return figures | {"what_helps": rows[0].how, "buffer_ms": rows[0].buffer_ms}
+
+    return scene
 
 
 ALL = {
@@ -208,6 +230,10 @@ ALL = {
     "idle stages": idle,
     "worker killed": killed,
     "stream": ogg,
-    "loss": loss,
+    "speaker's bad path": bad_paths,
+    "lossy link, Chromium": lossy_browser("chromium"),
+    "lossy link, Firefox": lossy_browser("firefox"),
 }
+LONG = ("lossy link, Chromium", "lossy link, Firefox")
+"""More than a minute each."""
 QUICK = ("gate", "mouth to ear", "worker killed")

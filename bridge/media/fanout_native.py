@@ -19,7 +19,7 @@ LIBRARY = Path(__file__).with_name("_fanout.so")
 _VERSION = 3  # of fanout.c
 _TO_STREAM = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t)
 _LIBCRYPTO = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so")
-_ROOM = 16  # senders, streams: at first; doubled when needed
+_SENDERS, _STREAMS = 16, 4  # room for so many at first, doubled when needed; a stream takes some 8 kB
 
 
 class NotThere(Exception):
@@ -113,9 +113,9 @@ class NativeStage(PythonStage):
         self._library, self._engine = library, engine
         self._armed: list[Sender] = []
         self._at: dict[Sender, int] = {}  # in both arrays
-        self._pointers = (ctypes.c_void_p * _ROOM)()
+        self._pointers = (ctypes.c_void_p * _SENDERS)()
         self._stream_size = int(library.eyvan_stream_size())
-        self._block = ctypes.create_string_buffer(_ROOM * self._stream_size)
+        self._block = ctypes.create_string_buffer(_STREAMS * self._stream_size)
         self._block_at = ctypes.addressof(self._block)
         self._told: dict[int, str] = {}  # streams whose last tick is in the block, and their keys
 
