@@ -36,6 +36,7 @@ def publish(stats: Stats) -> None:
     rtt = [peer.rtt_s for peer in stats.peers.values() if peer.rtt_s is not None]
     _quantiles("eyvan_peers_loss", "Fraction of our packets that peers last reported as lost", loss)
     _quantiles("eyvan_peers_rtt_seconds", "Round trip to the peers, from their last reports", rtt)
+    metrics.gauge("eyvan_workers_running", "Media workers that run now").set(len(stats.workers))
     for field in dataclasses.fields(stats.worker):
         if field.name not in _NOT_SHOWN:
             gauge = metrics.gauge(f"eyvan_worker_{field.name}", "Of a media worker since its start")

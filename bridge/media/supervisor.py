@@ -72,6 +72,9 @@ class Supervisor:
     def restarts(self) -> int:
         return sum(slot.restarts for slot in self._slots)
 
+    def restarts_of(self, number: int) -> int:
+        return self._slots[number].restarts
+
     def link(self, number: int | None) -> Link | None:
         """To a worker that runs; None for one that does not, or where there is none of this number."""
         return self._slots[number].link if number is not None and number < len(self._slots) else None

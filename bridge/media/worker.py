@@ -8,7 +8,6 @@ One asyncio loop: it reads the control socket, the trunk and its port, and runs 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 import logging
 import os
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from bridge.errors import NotFound, Theirs, Unavailable
 from bridge.media import sdp, sdp_offer, stun
 from bridge.media.control import (
+    STATS_PAGE,
     CloseStage,
     Connected,
     Gate,
@@ -42,6 +42,7 @@ from bridge.media.control import (
     WorkerCounters,
     WorkerSettings,
     error_to,
+    plain,
 )
 from bridge.media.dtls import Identities, Identity, Keys
 from bridge.media.fanout import Engine, PythonEngine
@@ -172,7 +173,7 @@ class Worker:
                 case Ping():
                     pass
                 case GetStats():
-                    return Reply(request.id, stats=dataclasses.asdict(self.stats()))
+                    return Reply(request.id, stats=plain(self.stats(request.first)))
                 case _:
                     return None
             return Reply(request.id)
@@ -375,7 +376,8 @@ class Worker:
             self._logged_at = self._loop.time()
             log.exception("defect in the relay at %s; sound goes on without it", where)
 
-    def stats(self) -> Stats:
+    def stats(self, first: int = 0) -> Stats:
+        """Of a page of the peers; see GetStats."""
         late = sorted(self._lateness) or [0.0]
         counters = WorkerCounters(
             pid=os.getpid(),
@@ -403,4 +405,6 @@ class Worker:
             trunk_dropped=self.stages.trunk.dropped,
             trunk_late=self.stages.late,
         )
-        return Stats(counters, {name: peer.stats() for name, peer in self._peers.items()}, self.stages.voices())
+        page = itertools.islice(self._peers.items(), first, first + STATS_PAGE)
+        voices = () if first else self.stages.voices()
+        return Stats(counters, {name: peer.stats() for name, peer in page}, voices)

@@ -12,13 +12,15 @@ import binascii
 import logging
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from bridge.errors import EyvanError, NotFound, Ours, Unavailable
 from bridge.ids import PeerId, StageId
 from bridge.media.admission import Admission, Load
 from bridge.media.control import (
+    STATS_PAGE,
     CloseStage,
     Connected,
     Frames,
@@ -33,6 +35,7 @@ from bridge.media.control import (
     LevelsNow,
     MakeOffer,
     Message,
+    PeerStats,
     Pressed,
     Sending,
     Sound,
@@ -381,16 +384,28 @@ class Workers:
         """Counters of the workers and of each peer. Raises Unavailable where no worker runs."""
         await self._supervisor.until_one_runs()
         running = self._supervisor.links
-        replies = await asyncio.gather(*(link.request(GetStats) for link in running.values()), return_exceptions=True)
+        replies = await asyncio.gather(*(self._stats_of(link) for link in running.values()), return_exceptions=True)
         found: dict[int, Stats] = {}
         for number, reply in zip(running, replies, strict=True):
-            if isinstance(reply, EyvanError):
-                continue  # it died meanwhile
-            if isinstance(reply, BaseException):
+            if isinstance(reply, Stats):
+                restarts = self._supervisor.restarts_of(number)
+                found[number] = replace(reply, worker=replace(reply.worker, restarts=restarts))
+            elif not isinstance(reply, EyvanError):  # else it died meanwhile
                 raise reply
-            if reply.stats is None:
-                raise Ours("the media worker answered without stats")
-            found[number] = stats_from(reply.stats)
         if not found:
             raise Unavailable("the media worker is starting again")
         return merged(found)
+
+    @staticmethod
+    async def _stats_of(link: Link) -> Stats:
+        """All pages of one worker."""
+        pages: list[Stats] = []
+        peers: dict[str, PeerStats] = {}
+        while not pages or len(pages[-1].peers) == STATS_PAGE:
+            first = STATS_PAGE * len(pages)
+            reply = await link.request(partial(GetStats, first=first))
+            if reply.stats is None:
+                raise Ours("the media worker answered without stats")
+            pages.append(stats_from(reply.stats))
+            peers |= pages[-1].peers
+        return replace(pages[0], peers=peers)

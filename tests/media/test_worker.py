@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import signal
 import sys
@@ -26,6 +25,12 @@ MESSAGES: list[control.Message] = [
     control.Leave(3, "peer"),
     control.CloseStage(4, "stage"),
     control.GetStats(5),
+    control.Hush(6, "stage", 2**32 - 1),
+    control.Home(7, "stage", 3, (0, 5)),
+    control.Tune(8, "stage", "music", (("ava", "ben"), ("cem",))),
+    control.Ping(9),
+    control.Started(7400, ("192.0.2.1",)),
+    control.Frames("stage", 5, ("aa", "bb")),
     control.Failed("no"),
     control.Connected("peer"),
     control.Gone("peer", "timeout"),
@@ -64,8 +69,48 @@ def test_errors_survive(error: BadInput) -> None:
 
 
 def test_stats_survive() -> None:
-    stats = control.Stats(control.WorkerCounters(pid=5), {"p": control.PeerStats(gated=3, rtt_s=0.5)})
-    assert control.stats_from(dataclasses.asdict(stats)) == stats
+    voices = (control.VoiceStats("stage", 7, {"decoded": 5}),)
+    peers = {"p": control.PeerStats(stage="stage", csrc=7, gated=3, rtt_s=0.5)}
+    stats = control.Stats(control.WorkerCounters(pid=5), peers, voices)
+    reply = control.decode(control.encode(control.Reply(1, stats=control.plain(stats)))[4:])
+    assert isinstance(reply, control.Reply)
+    assert reply.stats is not None
+    assert control.stats_from(reply.stats) == stats
+
+
+def test_a_speaker_is_counted_where_the_mix_is() -> None:
+    here = control.Stats(
+        control.WorkerCounters(pid=1), {"p": control.PeerStats(stage="s", csrc=7, gated=3), "q": control.PeerStats()}
+    )
+    home = control.Stats(
+        control.WorkerCounters(pid=2),
+        {"r": control.PeerStats(stage="s", csrc=8, decoded=1)},
+        (control.VoiceStats("s", 7, {"decoded": 5, "lost": 2}), control.VoiceStats("s", 99, {"decoded": 6})),
+    )
+    whole = control.merged({1: here, 0: home})
+    assert whole.peers == {
+        "p": control.PeerStats(stage="s", csrc=7, gated=3, decoded=5, lost=2),
+        "q": control.PeerStats(),
+        "r": control.PeerStats(stage="s", csrc=8, decoded=1),
+    }
+    assert (whole.worker.pid, {number: each.pid for number, each in whole.workers.items()}) == (2, {0: 2, 1: 1})
+
+
+async def test_counters_of_many_peers_come_in_pages() -> None:
+    workers = Workers(WorkerSettings(), Witness())
+    await workers.start()
+    raw = RawPeer()
+    try:
+        names = [PeerId(f"p{number}") for number in range(control.STATS_PAGE + 7)]
+        for name in names:
+            await workers.join(StageId("s"), name, name, raw.offer, hear=True, speak=False)
+        assert list((await workers.stats()).peers) == names
+        for name in names[control.STATS_PAGE :]:
+            await workers.leave(name)
+        assert len((await workers.stats()).peers) == control.STATS_PAGE
+    finally:
+        raw.close()
+        await workers.close()
 
 
 def test_addresses() -> None:
