@@ -40,6 +40,15 @@ class Caller:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A call client as another one sees it. ``track``: the sid of its microphone."""
+
+    caller: Caller
+    track: str | None = None
+    on: bool = False
+
+
 def bot_identity(bot: str) -> str:
     """Under which the bot is a member of the call: Element Call plays only who is one."""
     return f"{bot}:{BOT_DEVICE}"
@@ -108,6 +117,12 @@ def participant(
         ),
         tracks=list(tracks),
     )
+
+
+def other(seen: Seen, *, gone: bool = False) -> M.ParticipantInfo:
+    """Another call client. Its track is named, for the sign of its microphone, and no sound comes with it."""
+    mic = M.TrackInfo(sid=seen.track, type=M.AUDIO, source=M.MICROPHONE, muted=not seen.on) if seen.track else None
+    return participant(seen.caller, may_speak=False, tracks=[mic] if mic else [], gone=gone)
 
 
 def joined(

@@ -90,7 +90,7 @@ class CallPage:
         self.over: str | None = None
         """Why we said good-bye."""
         self._others = others
-        self._shown: dict[str, lk.Caller] = {}  # other call clients this one knows of
+        self._shown: dict[str, lk.Seen] = {}  # other call clients, as this one knows them
         self._talking: dict[str, float] = {}  # as the client was last told
         self._queue: deque[L.SignalResponse] = deque()
         self._news: Me | None = None
@@ -130,9 +130,21 @@ class CallPage:
     def joined(self, room: str, bot: str, room_name: str) -> None:
         """The first message. What the stage showed until now is older than the answer of the relay."""
         self._news, self._joined = None, True
-        self._shown = {each.caller.identity: each.caller for each in self._others().values() if each is not self}
-        others = [lk.participant(each, may_speak=False) for each in self._shown.values()]
-        self.send(lk.joined(self.info(), others, room=room, name=room_name, bot=bot))
+        self._shown = self._see()
+        self.send(lk.joined(self.info(), map(lk.other, self._shown.values()), room=room, name=room_name, bot=bot))
+
+    def _see(self) -> dict[str, lk.Seen]:
+        return {key: each.seen() for key, each in self._others().items() if each is not self}
+
+    def seen(self) -> lk.Seen:
+        """As others see it: with a microphone that is on or off, or none. Its sound is in the bot's track."""
+        on = self.may_speak and any(not track.muted for track in self.tracks.values())
+        return lk.Seen(self.caller, next(iter(self.tracks), None), on)
+
+    def tell_others(self) -> None:
+        for each in self._others().values():
+            if each is not self:
+                each.others_changed()
 
     def info(self) -> M.ParticipantInfo:
         return lk.participant(self.caller, may_speak=self.may_speak, tracks=self.tracks.values())
@@ -187,15 +199,13 @@ class CallPage:
                 track.muted = True
                 self.send(lk.muted(sid))
         self.send(lk.updated([self.info()]))
+        self.tell_others()
 
     def _announce(self) -> None:
-        now = {each.caller.identity: each.caller for each in self._others().values() if each is not self}
-        came = [lk.participant(each, may_speak=False) for key, each in now.items() if self._shown.get(key) != each]
-        went = [
-            lk.participant(each, may_speak=False, gone=True)
-            for key, each in self._shown.items()
-            if now.get(key) != each
-        ]
+        now = self._see()
+        gone = [each for key, each in self._shown.items() if key not in now or now[key].caller != each.caller]
+        went = [lk.other(each, gone=True) for each in gone]
+        came = [lk.other(each) for key, each in now.items() if self._shown.get(key) != each]
         self._shown = now
         if went or came:
             self.send(lk.updated([*went, *came]))
@@ -342,6 +352,7 @@ class CallSession:
     def _microphone(self) -> None:
         on = any(not track.muted for track in self._page.tracks.values())
         self._stage.microphone(self._session, self._page, on)
+        self._page.tell_others()
 
 
 @contextlib.asynccontextmanager

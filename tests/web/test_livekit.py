@@ -498,6 +498,14 @@ async def test_callers_see_each_other_and_who_talks(hall: Hall) -> None:
     assert came.participants[0].state == M.ParticipantInfo.ACTIVE
     hall.role(AVA, "speaker")
     await ava.next("update", lambda m: m.participants[0].permission.can_publish)
+    assert not joined.other_participants[1].tracks
+    await ava.send(add_track=L.AddTrackRequest(cid="c", type=M.AUDIO, source=M.MICROPHONE))
+    sid = (await ava.next("track_published")).track.sid
+    for muted in (False, True, False):
+        await ava.send(mute=L.MuteTrackRequest(sid=sid, muted=muted))
+        seen = await ben.next("update", lambda m: m.participants[0].tracks)
+        (mic_of_ava,) = seen.participants[0].tracks
+        assert (mic_of_ava.sid, mic_of_ava.muted, len(seen.participants)) == (sid, muted, 1)
     stage = hall.house.stage()
     csrc = next(iter(stage._seats.of([AVA]))).csrc
     assert csrc is not None
