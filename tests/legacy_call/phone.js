@@ -23,10 +23,8 @@ function play() {
     sound.dataset.testid = "sound";
     document.body.append(sound);
   }
-  if (sound.srcObject !== feed.stream) {
-    sound.srcObject = feed.stream;
-    sound.play();
-  }
+  if (sound.srcObject !== feed.stream) sound.srcObject = feed.stream;
+  sound.play(); // Firefox keeps the stream over a hold, and its element has ended
 }
 
 window.phone = {

@@ -134,7 +134,8 @@ async def test_hand_by_key_and_the_end_of_the_stage(world: World, stage: StageHa
 
 
 async def test_hold_hangup_and_calling_again(world: World, stage: StageHandle) -> None:
-    """Hold is answered, never offered; a hangup frees the seat; a second call replaces the first."""
+    """Hold is answered, never offered; a hangup frees the seat; a second call replaces the first; a bridge that stops
+    hangs up."""
     ben = await ben_talks(world, stage)
     async with phone_of(world, "cyrus", stage, version=0) as first:
         await first.call()
@@ -152,7 +153,9 @@ async def test_hold_hangup_and_calling_again(world: World, stage: StageHandle) -
         await third.call()
         assert (await second.event("hangup"))["reason"] == "replaced"
         await hears(third)
-        await third.send("hangup")
+        await world.stop_bridge()  # the next test starts it again
+        assert (await third.event("hangup"))["reason"] == "user_hangup"
+        await third.told("I have to restart")
 
 
 async def test_nothing_is_met_with_silence(world: World, stage: StageHandle) -> None:
@@ -174,7 +177,6 @@ async def test_nothing_is_met_with_silence(world: World, stage: StageHandle) -> 
         await phone.send("candidates", candidates=[{"candidate": "", "sdpMid": "0"}])
         await phone.call()
         await phone.send("hangup")
-        await stage.host.send(stage.room_id, "!stage end")
 
 
 async def test_the_bot_calls_whom_a_moderator_invites(world: World, stage: StageHandle) -> None:
