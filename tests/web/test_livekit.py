@@ -23,12 +23,14 @@ from livekit.protocol import models as M
 from livekit.protocol import rtc as L
 
 from bridge.config import MatrixRtcConfig, WebConfig
+from bridge.errors import BadInput
 from bridge.identity.call_tokens import LIFE_S, CallTokens
 from bridge.identity.links import LinkSigner
 from bridge.identity.openid import USERINFO, OpenId
 from bridge.ids import UserId
 from bridge.matrix.matrixrtc import tell_of_encryption
 from bridge.store import open_store
+from bridge.web import livekit_messages as lk
 from bridge.web.livekit import LiveKit
 from bridge.web.livekit_messages import BOT_SID
 from bridge.web.server import WebServer
@@ -553,3 +555,26 @@ async def test_off_means_no_route(hall: Hall) -> None:
             assert "Access-Control-Allow-Origin" not in response.headers
     await server.close()
     assert not MatrixRtcConfig().enabled
+
+
+def test_altered_messages_are_refused_by_name() -> None:
+    """2,000 of each: `BadInput`, or something that can be read; nothing else."""
+    chance = random.Random(11)
+    join = L.JoinRequest(publisher_offer=L.SessionDescription(type="offer", sdp="v=0", id=1)).SerializeToString()
+    wrapped = L.WrappedJoinRequest(compression=L.WrappedJoinRequest.GZIP, join_request=gzip.compress(join))
+    request = L.SignalRequest(add_track=L.AddTrackRequest(cid="c", type=M.AUDIO, name="x" * 30)).SerializeToString()
+    refused = 0
+    for good, parse in ((wrapped.SerializeToString(), _parse_packed), (request, lk.parse_request)):
+        for _ in range(2_000):
+            frame = bytearray(good)
+            for _ in range(chance.randrange(1, 8)):
+                frame[chance.randrange(len(frame))] = chance.randrange(256)
+            try:
+                parse(bytes(frame[: chance.randrange(len(frame) + 1)]))
+            except BadInput:
+                refused += 1
+    assert refused > 1_000
+
+
+def _parse_packed(data: bytes) -> L.JoinRequest:
+    return lk.parse_join(base64.urlsafe_b64encode(data).decode().rstrip("="))
