@@ -45,7 +45,8 @@ def page(packets: Sequence[bytes], granule: int, serial: int, sequence: int, fla
 
 
 class OggOpus:
-    """One logical stream, mono. Pure: frames in, pages out."""
+    """One logical stream. Pure: frames in, pages out. It is announced with two channels, as a stage may be for music at
+    any time; frames of one channel sound in both (RFC 7845 §5.1.1.1)."""
 
     def __init__(self, serial: int, title: str = "") -> None:
         self._serial, self._title = serial, title
@@ -54,7 +55,7 @@ class OggOpus:
 
     def headers(self) -> bytes:
         """OpusHead and OpusTags (RFC 7845 §5), for somebody who joins before the next page."""
-        head = b"OpusHead" + struct.pack("<BBHIhB", 1, 1, PRE_SKIP, 48_000, 0, 0)
+        head = b"OpusHead" + struct.pack("<BBHIhB", 1, 2, PRE_SKIP, 48_000, 0, 0)
         comment = f"TITLE={self._title}".encode()
         vendor = b"Eyvan"
         tags = b"OpusTags" + struct.pack("<I", len(vendor)) + vendor

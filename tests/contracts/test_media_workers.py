@@ -229,7 +229,8 @@ async def test_a_worker_that_stops_or_dies_is_noticed_by_its_own_people_alone(sc
 async def test_when_the_home_dies_the_others_hear_on_by_another(
     scene: Scene, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody else is connected anew: the same numbering goes on, after a pause while nobody mixed."""
+    """Nobody else is connected anew: the same numbering goes on, after a pause while nobody mixed; and the stage sounds
+    as it was set."""
     workers = scene.workers
     streamed: list[bytes] = []
     workers.listen(StageId(scene.stage), lambda tick, frames: streamed.extend(frames))
@@ -237,12 +238,14 @@ async def test_when_the_home_dies_the_others_hear_on_by_another(
     ben = await scene.person("ben", 1, speak=True)
     far = await scene.ear("far", 2)
     ben.client.say(660)
+    await workers.tune(StageId(scene.stage), "music")
     await far.more(20)
     before = len(far.sound)
     os.kill(await pid_of(workers, 0), signal.SIGKILL)
     await scene.gone(lost)
     await far.more(60, since=before)
     assert level_at(far.heard(30), 660) > -30
+    assert far.sound[-1][0] & 4, "one channel"  # RFC 6716 §3.1
     assert [each for each in scene.told if each[0] == "gone"] == [("gone", lost.peer, "worker")]
     assert len({each.ssrc for each in far.packets}) == 1
     for one, two in itertools.pairwise(far.packets):

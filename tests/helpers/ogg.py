@@ -70,7 +70,7 @@ def check_stream(pages: Sequence[OggPage]) -> None:
     """Headers, then sound without a hole: sequence and granule positions go on by what each page holds."""
     head, tags, *sound = pages
     assert (head.flags, head.granule, tags.flags, tags.granule) == (2, 0, 0, 0)
-    assert head.packets[0].startswith(b"OpusHead\x01\x01")
+    assert head.packets[0].startswith(b"OpusHead\x01\x02")
     assert tags.packets[0].startswith(b"OpusTags")
     assert {each.serial for each in pages} == {head.serial}
     assert [each.sequence for each in pages] == [head.sequence + i for i in range(len(pages))]
@@ -124,7 +124,7 @@ class OggReader:
 
 
 def decode(data: bytes) -> Samples:
-    """All of it, by FFmpeg: mono at 48 kHz."""
+    """All of it, by FFmpeg: the left channel at 48 kHz."""
     parts = []
     with av.open(io.BytesIO(data), "r", format="ogg") as container:
         for frame in container.decode(audio=0):
@@ -135,7 +135,7 @@ def decode(data: bytes) -> Samples:
 
 
 async def opusdec(data: bytes) -> tuple[Samples, str]:
-    """All of it, by Xiph's reference tools: (mono at 48 kHz, what opusdec complained of)."""
+    """All of it, by Xiph's reference tools: (the left channel at 48 kHz, what opusdec complained of)."""
     process = await asyncio.create_subprocess_exec(
         *("opusdec", "--quiet", "--rate", "48000", "-", "-"),
         stdin=asyncio.subprocess.PIPE,
@@ -143,4 +143,4 @@ async def opusdec(data: bytes) -> tuple[Samples, str]:
         stderr=asyncio.subprocess.PIPE,
     )
     out, complaints = await process.communicate(data)
-    return np.frombuffer(out, np.int16), complaints.decode()
+    return np.frombuffer(out, np.int16)[::2], complaints.decode()
