@@ -20,6 +20,7 @@ import dataclasses
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -137,12 +138,20 @@ def build(directory: Path) -> Peers:
     return Peers(pion, binary, why)
 
 
+def commit() -> str:
+    """Of what is measured; what a run itself writes does not count as a change."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + (" and changes" if git("status", "--porcelain", "../bridge") else "")
+
+
 def settings(given: argparse.Namespace, peers: Peers) -> dict[str, Any]:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ":")
     return {
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "cpu": f"{os.cpu_count()} × {model.partition(':')[2].strip()}",
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -173,6 +182,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     given = parsed()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (most, most)
+    )  # each listener of the load is a socket; children inherit it
     with tempfile.TemporaryDirectory() as directory:
         peers = build(Path(directory))
         plan = steps(peers, given.host, quick=given.quick)
