@@ -337,4 +337,6 @@ async def test_livekit_s_own_library_alone(
         await both(muted)
         await off_air(ben)
         await both(leave)
+        call = await open_call(firefox, origin, world.users["ava"], stage)  # and Element Call itself runs there
+        await hears(call, PAGE, loud=True)
     tell(f"join → 0.7 s of sound measured, in both browsers {first:.1f} s")
