@@ -17,7 +17,8 @@ from typing import Protocol
 import pylibsrtp
 
 from bridge.media import rtp, sdp, stun
-from bridge.media.control import PeerStats, WorkerSettings
+from bridge.media.control import WorkerSettings
+from bridge.media.counters import PeerStats
 from bridge.media.data import DataChannels
 from bridge.media.dtls import Association, Identity, Keys, Settled
 from bridge.media.fanout import TICK_MS, Sender

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from bridge.media.control import Stats
+from bridge.media.counters import Stats
 from bridge.telemetry import metrics
 
 _OF_PEERS = {

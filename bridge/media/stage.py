@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bridge.media.control import Sound, VoiceStats
+from bridge.media.control import Sound
+from bridge.media.counters import VoiceStats
 from bridge.media.fanout import Stage as FanOut
 from bridge.media.mixer import QUIET, Mixer, Output
 from bridge.media.trunk import FarVoice, Spoken, Trunk

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 
-from bridge.media.control import Home, Hush, LevelsNow, Message, Sound, Tune, VoiceStats, WorkerSettings
+from bridge.media.control import Home, Hush, LevelsNow, Message, Sound, Tune, WorkerSettings
+from bridge.media.counters import VoiceStats
 from bridge.media.fanout import Engine
 from bridge.media.mixer import Output
 from bridge.media.peer import Peer

@@ -36,14 +36,13 @@ from bridge.media.control import (
     Pressed,
     Reply,
     Sending,
-    Stats,
     Stream,
     Tune,
-    WorkerCounters,
     WorkerSettings,
     error_to,
     plain,
 )
+from bridge.media.counters import Stats, WorkerCounters
 from bridge.media.dtls import Identities, Identity, Keys
 from bridge.media.fanout import Engine, PythonEngine
 from bridge.media.fanout_native import NativeEngine, NotThere

@@ -35,18 +35,15 @@ from bridge.media.control import (
     LevelsNow,
     MakeOffer,
     Message,
-    PeerStats,
     Pressed,
     Sending,
     Sound,
-    Stats,
     Stream,
     Tune,
     WorkerSettings,
     bitrate_of,
-    merged,
-    stats_from,
 )
+from bridge.media.counters import PeerStats, Stats, merged, stats_from
 from bridge.media.left_out import LeftOut
 from bridge.media.link import Link
 from bridge.media.placement import Placement, Route, Seat

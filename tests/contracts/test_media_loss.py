@@ -10,7 +10,7 @@ import pytest
 
 from bridge.ids import PeerId, StageId
 from bridge.media import opus, rtcp, rtp
-from bridge.media.control import PeerStats
+from bridge.media.counters import PeerStats
 from bridge.media.workers import Workers
 from tests.helpers.network import Weather, forwarding
 from tests.helpers.raw_peer import RawPeer

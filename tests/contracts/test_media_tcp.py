@@ -16,7 +16,8 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.ids import PeerId, StageId
 from bridge.media import rtp, stun, tcp
-from bridge.media.control import PeerStats, WorkerCounters, WorkerSettings
+from bridge.media.control import WorkerSettings
+from bridge.media.counters import PeerStats, WorkerCounters
 from bridge.media.workers import Workers
 from tests.helpers.raw_peer import RawPeer
 from tests.helpers.relay import HANG_S, Witness, loud, on_stage, running, until

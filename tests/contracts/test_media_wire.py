@@ -15,7 +15,8 @@ import pytest
 from bridge.errors import ConfigError, Full, NotFound
 from bridge.ids import PeerId, StageId
 from bridge.media import opus, rtcp, rtp, stun
-from bridge.media.control import PeerStats, WorkerSettings
+from bridge.media.control import WorkerSettings
+from bridge.media.counters import PeerStats
 from bridge.media.workers import Workers
 from tests.helpers.raw_peer import RawPeer
 from tests.helpers.relay import BACKENDS, HANG_S, Witness, enter, loud, on_stage, running, silent, until

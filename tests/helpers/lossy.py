@@ -19,7 +19,8 @@ from aiohttp import web
 
 from bridge.ids import PeerId, StageId
 from bridge.media import opus
-from bridge.media.control import PeerStats, WorkerSettings
+from bridge.media.control import WorkerSettings
+from bridge.media.counters import PeerStats
 from bridge.media.workers import Workers
 from tests.helpers.browser import Browser, Kind, Page
 from tests.helpers.loud import speech

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.media.control import PeerStats, Stats, WorkerCounters
+from bridge.media.counters import PeerStats, Stats, WorkerCounters
 from bridge.media.report import publish
 from bridge.telemetry import metrics
 

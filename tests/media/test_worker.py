@@ -12,7 +12,7 @@ import pytest
 
 from bridge.errors import BadInput, ConfigError, Full, NotFound, Unavailable
 from bridge.ids import PeerId, StageId
-from bridge.media import control, link, sdp, supervisor, udp, worker
+from bridge.media import control, counters, link, sdp, supervisor, udp, worker
 from bridge.media.control import WorkerSettings
 from bridge.media.workers import Workers
 from tests.helpers.raw_peer import RawPeer
@@ -69,29 +69,29 @@ def test_errors_survive(error: BadInput) -> None:
 
 
 def test_stats_survive() -> None:
-    voices = (control.VoiceStats("stage", 7, {"decoded": 5}),)
-    peers = {"p": control.PeerStats(stage="stage", csrc=7, gated=3, rtt_s=0.5)}
-    stats = control.Stats(control.WorkerCounters(pid=5), peers, voices)
+    voices = (counters.VoiceStats("stage", 7, {"decoded": 5}),)
+    peers = {"p": counters.PeerStats(stage="stage", csrc=7, gated=3, rtt_s=0.5)}
+    stats = counters.Stats(counters.WorkerCounters(pid=5), peers, voices)
     reply = control.decode(control.encode(control.Reply(1, stats=control.plain(stats)))[4:])
     assert isinstance(reply, control.Reply)
     assert reply.stats is not None
-    assert control.stats_from(reply.stats) == stats
+    assert counters.stats_from(reply.stats) == stats
 
 
 def test_a_speaker_is_counted_where_the_mix_is() -> None:
-    here = control.Stats(
-        control.WorkerCounters(pid=1), {"p": control.PeerStats(stage="s", csrc=7, gated=3), "q": control.PeerStats()}
+    here = counters.Stats(
+        counters.WorkerCounters(pid=1), {"p": counters.PeerStats(stage="s", csrc=7, gated=3), "q": counters.PeerStats()}
     )
-    home = control.Stats(
-        control.WorkerCounters(pid=2),
-        {"r": control.PeerStats(stage="s", csrc=8, decoded=1)},
-        (control.VoiceStats("s", 7, {"decoded": 5, "lost": 2}), control.VoiceStats("s", 99, {"decoded": 6})),
+    home = counters.Stats(
+        counters.WorkerCounters(pid=2),
+        {"r": counters.PeerStats(stage="s", csrc=8, decoded=1)},
+        (counters.VoiceStats("s", 7, {"decoded": 5, "lost": 2}), counters.VoiceStats("s", 99, {"decoded": 6})),
     )
-    whole = control.merged({1: here, 0: home})
+    whole = counters.merged({1: here, 0: home})
     assert whole.peers == {
-        "p": control.PeerStats(stage="s", csrc=7, gated=3, decoded=5, lost=2),
-        "q": control.PeerStats(),
-        "r": control.PeerStats(stage="s", csrc=8, decoded=1),
+        "p": counters.PeerStats(stage="s", csrc=7, gated=3, decoded=5, lost=2),
+        "q": counters.PeerStats(),
+        "r": counters.PeerStats(stage="s", csrc=8, decoded=1),
     }
     assert (whole.worker.pid, {number: each.pid for number, each in whole.workers.items()}) == (2, {0: 2, 1: 1})
 
