@@ -487,9 +487,12 @@ class House:
     async def _run(self) -> None:
         while True:
             events = await self._pushes.get()
-            kept = [event for event in events if self._translator.wanted(event)]
-            for row in await self.store.add_transaction(f"t{next(_numbers)}", kept, self.clock.now_ms()):
-                self._deliver(row)
+            try:
+                kept = [event for event in events if self._translator.wanted(event)]
+                for row in await self.store.add_transaction(f"t{next(_numbers)}", kept, self.clock.now_ms()):
+                    self._deliver(row)
+            finally:
+                self._pushes.task_done()
 
     def _deliver(self, row: InboxRow) -> None:
         self.rows.append(row)
@@ -552,6 +555,8 @@ class House:
 
     async def quiet(self, rooms: Iterable[RoomId] = (ROOM,)) -> None:
         """Until nothing is under way any more: every event pushed is applied and nothing is unread or unwritten."""
+        async with asyncio.timeout(HANG_S):
+            await self._pushes.join()
         await until(lambda: self._pushes.empty() and all(self._is_quiet(self.stage(room)) for room in rooms), "quiet")
 
     async def marked(self) -> None:
