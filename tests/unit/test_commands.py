@@ -152,6 +152,10 @@ def test_what_is_kept_at_all(given: dict[str, Any], wanted: bool) -> None:
         ("!پیوند پخش", ("link_player", None, "پخش")),
         ("!link REVOKE", ("revoke_links", None, "REVOKE")),
         ("!پیوند باطل", ("revoke_links", None, "باطل")),
+        ("!call", ("call", None, "")),
+        ("!تماس", ("call", None, "")),
+        ("!stage ring @ava:b.org", ("ring", AVA, "")),
+        ("!نشست زنگ @ava:b.org", ("ring", AVA, "")),
         ("!accept", ("accept", None, "")),
         ("!می‌آیم", ("accept", None, "")),
         ("!میآیم", ("accept", None, "")),
@@ -337,6 +341,12 @@ def test_state_has_no_age() -> None:
 
 
 # -- hands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["📞", "☎️", "📱"])
+def test_a_telephone_on_the_card_asks_for_a_call(key: str) -> None:
+    given = event("m.reaction", {"m.relates_to": {"rel_type": "m.annotation", "event_id": "$card", "key": key}})
+    assert read(given) == [Reacted("$card", ME, "$e", "call")]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ["✋", "✋\ufe0f", "🖐", "🖐️", "🖐🏽", "🤚", "🤚🏿", "🙋", "🙋‍♀️", "🙋🏻‍♂️", "✋🏾"])
