@@ -104,14 +104,22 @@ class Identities:
         """``clock``: monotonic, in seconds."""
         self._every_s, self._clock = every_s, clock
         self._identity, self._since = Identity(), clock()
+        self._before: Identity | None = None
 
     @property
     def current(self) -> Identity:
         """Making one takes about a millisecond."""
         now = self._clock()
         if now - self._since >= self._every_s:
-            self._identity, self._since = Identity(), now
+            self._before, self._identity, self._since = self._identity, Identity(), now
         return self._identity
+
+    def of(self, fingerprint: str) -> Identity:
+        """The one with that SHA-256 fingerprint, which an offer of ours may have said before the last change; else that
+        of now, with which the handshake will fail."""
+        now = self.current
+        before = self._before
+        return before if before is not None and before.fingerprint == fingerprint else now
 
 
 def _has_fingerprint(connection: SSL.Connection, cert: crypto.X509, error: int, depth: int, ok: int) -> bool:

@@ -45,6 +45,9 @@ class Hub(Protocol):
     def identity(self) -> Identity:
         """For a new association."""
 
+    def identity_of(self, fingerprint: str) -> Identity:
+        """For one that we have offered."""
+
     def send(self, datagram: bytes, address: Address) -> None: ...
 
     def ufrag_of(self, ufrag: str, peer: Peer | None) -> None:
@@ -107,7 +110,7 @@ class Peer:
         self._offer = offer
         self._session = secrets.randbits(62) if offered is None else offered.session
         self._version = 0
-        identity = hub.identity
+        identity = hub.identity if offered is None else hub.identity_of(offered.fingerprint)
         self._fingerprint = identity.fingerprint  # of our association; the worker's may be another by the next answer
         self._association: Association | Settled = Association(identity, offer.fingerprints)
         self._data: DataChannels | None = None

@@ -32,6 +32,9 @@ a=rtpmap:101 telephone-event/8000
 """What we offer where we call, as if it had been offered to us."""
 
 
+_SAID = ("a=ice-ufrag:", "a=ice-pwd:", "o=- ", "a=fingerprint:sha-256 ")
+
+
 @dataclass(frozen=True, slots=True)
 class Offered:
     """What of an offer of ours is needed when its answer comes."""
@@ -39,6 +42,7 @@ class Offered:
     ufrag: str
     password: str
     session: int
+    fingerprint: str
 
 
 def offer(ours: sdp.Ours, session: int) -> str:
@@ -58,8 +62,8 @@ def offer(ours: sdp.Ours, session: int) -> str:
 
 def offered(text: str) -> Offered:
     """The inverse of `offer`. Raises BadInput: it is no offer of ours."""
-    found = [re.search(rf"(?m)^{each}(\S+)", text) for each in ("a=ice-ufrag:", "a=ice-pwd:", "o=- ")]
-    ufrag, password, session = (each[1] if each else "" for each in found)
-    if not session.isdecimal() or not ufrag or not password:
+    found = [re.search(rf"(?m)^{each}(\S+)", text) for each in _SAID]
+    ufrag, password, session, fingerprint = (each[1] if each else "" for each in found)
+    if not session.isdecimal() or not ufrag or not password or not fingerprint:
         raise BadInput("answer_to", text, "give the offer that this relay made")
-    return Offered(ufrag, password, int(session))
+    return Offered(ufrag, password, int(session), fingerprint)

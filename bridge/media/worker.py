@@ -242,6 +242,9 @@ class Worker:
     def identity(self) -> Identity:
         return self._identities.current
 
+    def identity_of(self, fingerprint: str) -> Identity:
+        return self._identities.of(fingerprint)
+
     def send(self, datagram: bytes, address: Address) -> None:
         (self._streams if len(address) == 3 else self._port).send(datagram, address)
 

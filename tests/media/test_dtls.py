@@ -8,7 +8,7 @@ import weakref
 
 from OpenSSL import SSL
 
-from bridge.media.control import Join, WorkerSettings
+from bridge.media.control import Join, MakeOffer, WorkerSettings
 from bridge.media.dtls import Association, Identities, Identity, Settled
 from bridge.media.worker import Worker
 from tests.helpers.raw_peer import RawPeer
@@ -143,7 +143,7 @@ async def test_a_new_certificate_each_day_and_the_old_peers_live_on() -> None:
     worker = Worker(WorkerSettings(bind="127.0.0.1"), lambda message: None)
     worker._identities = Identities(86_400, clock)
     worker.start()
-    peers = [RawPeer() for _ in range(3)]
+    peers = [RawPeer() for _ in range(4)]
 
     def join(number: int) -> str:
         reply = worker.handle(Join(1, "stage", f"p{number}", "o", peers[number].offer, True, False))
@@ -161,11 +161,17 @@ async def test_a_new_certificate_each_day_and_the_old_peers_live_on() -> None:
         await connect(0)
         clock.now = 86_399
         assert join(1) == today
+        called = worker.handle(MakeOffer(1))
+        assert called is not None
         clock.now = 86_400
         tomorrow = join(2)
         assert tomorrow != today
         await connect(2)
         await connect(1)  # it was answered yesterday, and shakes hands today
+        peers[3].take(called.sdp)  # … and this one was called yesterday, and answers today
+        worker.handle(Join(1, "stage", "p3", "o", peers[3].offer, True, False, answer_to=called.sdp))
+        await connect(3)
+        assert peers[3].remote_fingerprint == today
         peers[0].new_credentials()
         assert join(0) == today
         await peers[0].check()  # … with the new credentials of an ICE restart
