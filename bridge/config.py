@@ -10,21 +10,34 @@ A secret may stand in three places; the first that is there counts: the environm
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from bridge.errors import BadInput, ConfigError, shown
+from bridge.config_checks import (
+    DATABASE,
+    HOST,
+    LOCALPART,
+    PORT,
+    addresses,
+    ancestors,
+    between,
+    matches,
+    networks,
+    optional_url,
+    packet_ms,
+    secret,
+    url,
+)
+from bridge.errors import BadInput, ConfigError
 from bridge.ids import ServerName, UserId, server_of
-from bridge.strict_yaml import Check, example, key, markdown, read
+from bridge.strict_yaml import example, key, markdown, read
 
 
 class Level(IntEnum):
@@ -36,67 +49,7 @@ class Level(IntEnum):
     ADMIN = 40
 
 
-# -- checks of single values --------------------------------------------------------------------
-
-
-def _between(low: int, high: int) -> Check:
-    return lambda value: None if low <= value <= high else f"give a whole number from {low} to {high}"
-
-
-def _matches(pattern: str, remedy: str) -> Check:
-    return lambda value: None if re.fullmatch(pattern, value) else remedy
-
-
-def _secret(least: int) -> Check:
-    remedy = f"give at least {least} random characters without spaces, such as `openssl rand -hex 32` prints"
-    return _matches(rf"[!-~]{{{least},}}", remedy)
-
-
-def _url(value: Any) -> str:
-    """A URL without a slash at its end, so that a path can be put behind it."""
-    try:
-        good = isinstance(value, str) and re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value)
-        good = good and urlsplit(value).hostname and urlsplit(value).port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise BadInput("", value, "give a URL such as https://host or http://localhost:8008, without ?query and #part")
-    return str(value).rstrip("/")
-
-
-def _optional_url(value: Any) -> str:
-    return "" if value == "" else _url(value)
-
-
-def _addresses(value: tuple[str, ...]) -> str | None:
-    return _each(value, ipaddress.ip_address, "is no IP address; give numbers such as 203.0.113.7 or 2001:db8::7")
-
-
-def _networks(value: tuple[str, ...]) -> str | None:
-    return _each(value, ipaddress.ip_network, "is no address or network; give one such as 127.0.0.1 or 10.0.0.0/8")
-
-
-def _each(values: tuple[str, ...], parse: Callable[[str], object], remedy: str) -> str | None:
-    for value in values:
-        try:
-            parse(value)
-        except ValueError:
-            return f"{shown(value)} {remedy}"
-    return None
-
-
-def _ancestors(value: tuple[str, ...]) -> str | None:
-    """Sources of CSP's frame-ancestors: origins, or a scheme with its colon."""
-    for each in value:
-        if not re.fullmatch(r"https?://[0-9A-Za-z.*:\[\]-]+|[a-z][a-z0-9+.-]*:", each):
-            return (
-                f"{shown(each)} is no origin; give one such as https://app.element.io, or vector: for Element Desktop"
-            )
-    return None
-
-
-def _packet_ms(value: int) -> str | None:
-    return None if value in (20, 40, 60) else "give 20, 40 or 60"
+# -- checks of single values: bridge.config_checks has those that know nothing of Eyvan -----------
 
 
 _MOST_WORKERS = 64
@@ -109,13 +62,6 @@ def _workers(value: Any) -> int | str:
 
 
 _FROM_REGISTRATION = "make it with `eyvan generate-registration`, which says where to put it"
-_PORT = _between(1, 65535)
-_HOST = _matches(r"[0-9A-Za-z.:_-]+", "give an address or host name to listen on, such as 127.0.0.1")
-_LOCALPART = _matches(r"[a-z0-9._=/-]+", "use only a-z, 0-9 and . _ = - / (Matrix user id grammar)")
-_DATABASE = _matches(
-    r"sqlite:///[^?#]+|postgres(ql)?://[^/\s]*/\S+",
-    "give sqlite:///file.db, sqlite:////absolute/file.db or postgres://user:password@host/database",
-)
 
 
 def _levels(tree: Any) -> Mapping[str, Level]:
@@ -138,11 +84,11 @@ def _levels(tree: Any) -> Mapping[str, Level]:
 class HomeserverConfig:
     """Your homeserver, as this bridge reaches it."""
 
-    address: str = key("http://localhost:8008", "URL of the client-server API, without /_matrix.", parse=_url)
+    address: str = key("http://localhost:8008", "URL of the client-server API, without /_matrix.", parse=url)
     domain: str = key(
         "",
         "The server name: what stands after the colon in its user ids.",
-        _matches(r"[0-9A-Za-z.\-\[\]:]{1,230}", "give the server name alone, such as example.org"),
+        matches(r"[0-9A-Za-z.\-\[\]:]{1,230}", "give the server name alone, such as example.org"),
         required="write it into the file",
         hint="example.org",
     )
@@ -153,22 +99,22 @@ class AppserviceConfig:
     """This application service, as the homeserver knows it. Make the registration again after a change."""
 
     address: str = key(
-        "http://localhost:29340", "URL at which the homeserver reaches hostname and port below.", parse=_url
+        "http://localhost:29340", "URL at which the homeserver reaches hostname and port below.", parse=url
     )
-    hostname: str = key("127.0.0.1", "Address to listen on for the homeserver.", _HOST)
-    port: int = key(29340, "TCP port to listen on for the homeserver.", _PORT)
-    id: str = key("eyvan", "The id in the registration; never change it later.", _LOCALPART)
+    hostname: str = key("127.0.0.1", "Address to listen on for the homeserver.", HOST)
+    port: int = key(29340, "TCP port to listen on for the homeserver.", PORT)
+    id: str = key("eyvan", "The id in the registration; never change it later.", LOCALPART)
     as_token: str = key(
-        "", "The token with which we ask the homeserver. `eyvan generate-registration` makes one.", _secret(16),
+        "", "The token with which we ask the homeserver. `eyvan generate-registration` makes one.", secret(16),
         secret=True, required=_FROM_REGISTRATION,
     )  # fmt: skip
     hs_token: str = key(
-        "", "The token with which the homeserver comes to us. `eyvan generate-registration` makes one.", _secret(16),
+        "", "The token with which the homeserver comes to us. `eyvan generate-registration` makes one.", secret(16),
         secret=True, required=_FROM_REGISTRATION,
     )  # fmt: skip
-    bot_username: str = key("eyvan", "Localpart of the bot.", _LOCALPART)
+    bot_username: str = key("eyvan", "Localpart of the bot.", LOCALPART)
     bot_displayname: str = key("Eyvan", "Name of the bot in rooms.")
-    user_prefix: str = key("eyvan_", "Localparts that begin so are reserved for this application service.", _LOCALPART)
+    user_prefix: str = key("eyvan_", "Localparts that begin so are reserved for this application service.", LOCALPART)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +125,16 @@ class WebConfig:
         "http://localhost:8480",
         "What people open: the page's URL from outside, with its sub-path if it has one. https, except on localhost: "
         "browsers give the microphone to secure pages only.",
-        parse=_url,
+        parse=url,
     )
-    hostname: str = key("127.0.0.1", "Address to listen on for your reverse proxy.", _HOST)
-    port: int = key(8480, "TCP port to listen on for your reverse proxy.", _PORT)
+    hostname: str = key("127.0.0.1", "Address to listen on for your reverse proxy.", HOST)
+    port: int = key(8480, "TCP port to listen on for your reverse proxy.", PORT)
     link_secret: str = key(
-        "", "Signs personal links and sessions; a new one makes all of them void. At least 32 characters.", _secret(32),
+        "", "Signs personal links and sessions; a new one makes all of them void. At least 32 characters.", secret(32),
         secret=True, required="make one with `openssl rand -hex 32` (config.example.yaml says where it may stand)",
     )  # fmt: skip
     trusted_proxies: tuple[str, ...] = key(
-        ("127.0.0.1", "::1"), "Proxies whose X-Forwarded-For is believed: addresses or networks.", _networks
+        ("127.0.0.1", "::1"), "Proxies whose X-Forwarded-For is believed: addresses or networks.", networks
     )
     tls_certificate: str = key(
         "", "PEM file with the certificate chain of the page, where media.tcp_single_port serves it without a proxy. "
@@ -198,29 +144,29 @@ class WebConfig:
     tls_pass_to: str = key(
         "", "Or: where TLS that comes to media.tcp_single_port is passed on to, such as 127.0.0.1:8443; your proxy, "
         "which must take the PROXY protocol there.",
-        _matches(r"|[^\s:]+:[1-9][0-9]{0,4}|\[[0-9A-Fa-f:]+\]:[1-9][0-9]{0,4}", "give host:port"),
+        matches(r"|[^\s:]+:[1-9][0-9]{0,4}|\[[0-9A-Fa-f:]+\]:[1-9][0-9]{0,4}", "give host:port"),
     )  # fmt: skip
     requests_a_minute: int = key(
         60, "So many requests a minute of one address that say who they are by nothing yet: sign-ins and guests. Whole "
-        "mobile carriers stand behind one address; Element Call may ask five times as often.", _between(1, 1_000_000),
+        "mobile carriers stand behind one address; Element Call may ask five times as often.", between(1, 1_000_000),
     )  # fmt: skip
-    sessions: int = key(5000, "So many pages connected at once.", _between(1, 1_000_000))
-    sessions_per_user: int = key(20, "… of one person.", _between(1, 1000))
+    sessions: int = key(5000, "So many pages connected at once.", between(1, 1_000_000))
+    sessions_per_user: int = key(20, "… of one person.", between(1, 1000))
     guests_per_source: int = key(
         200,
         "… and of guests from one address; as many of its streams, and of its WHEP players.",
-        _between(1, 1_000_000),
+        between(1, 1_000_000),
     )
-    link_hours: int = key(12, "A personal link opens for so many hours.", _between(1, 720))
-    link_devices: int = key(3, "A personal link opens on so many devices.", _between(1, 20))
+    link_hours: int = key(12, "A personal link opens for so many hours.", between(1, 720))
+    link_devices: int = key(3, "A personal link opens on so many devices.", between(1, 20))
 
 
 @dataclass(frozen=True, slots=True)
 class MediaConfig:
     """The sound. Each media worker has one port, by UDP and where that is blocked by TCP; open them in the firewall."""
 
-    bind: str = key("0.0.0.0", "Address to receive on; 0.0.0.0 is every IPv4 interface.", _HOST)  # noqa: S104
-    port: int = key(7400, "UDP port, and TCP port, of the first worker; the next ones take those that follow.", _PORT)
+    bind: str = key("0.0.0.0", "Address to receive on; 0.0.0.0 is every IPv4 interface.", HOST)  # noqa: S104
+    port: int = key(7400, "UDP port, and TCP port, of the first worker; the next ones take those that follow.", PORT)
     workers: int | Literal["auto"] = key(
         "auto", "Processes that carry sound, 1 to 64; a stage may span all of them. auto: as many as the machine has "
         "cores but one, which the rest keeps, and at least one.", parse=_workers,
@@ -228,33 +174,33 @@ class MediaConfig:
     tcp: bool = key(True, "Also take sound by TCP (ICE-TCP), for people whose network lets no UDP through.")
     tcp_announce_port: int = key(
         0, "The TCP port that browsers are told, where something forwards it to ours: 443 passes almost everywhere, "
-        "but needs a public address (Chromium refuses it at private ones). 0: media.port.", _between(0, 65535),
+        "but needs a public address (Chromium refuses it at private ones). 0: media.port.", between(0, 65535),
     )  # fmt: skip
     tcp_single_port: int = key(
         0, "One TCP port for page and sound, such as 443, for networks that let nothing else through: we listen on it "
         "and look at the first bytes. TLS goes to the page (web.tls_certificate or web.tls_pass_to), sound to its "
-        "worker. 0: off.", _between(0, 65535),
+        "worker. 0: off.", between(0, 65535),
     )  # fmt: skip
     announce: tuple[str, ...] = key(
         (), "Addresses at which browsers reach the port: yours from outside if you are behind NAT. Empty: those of the "
-        "interface. Nobody else is ever asked (no STUN server).", _addresses,
+        "interface. Nobody else is ever asked (no STUN server).", addresses,
     )  # fmt: skip
     max_peers: int = key(
         2000, "So many connections at most; further ones are told: full. A few places are kept for who may speak.",
-        _between(1, 100_000),
+        between(1, 100_000),
     )  # fmt: skip
     max_mbit: int = key(
         0, "So many Mbit/s of sound sent at most, headers included; then new listeners are told: full. A listener "
-        "counts as if somebody talked all the time, about 57 kbit/s. 0: no limit.", _between(0, 1_000_000),
+        "counts as if somebody talked all the time, about 57 kbit/s. 0: no limit.", between(0, 1_000_000),
     )  # fmt: skip
     bitrate: int = key(
         48_000,
         "Opus bits per second for each listener; a stage set to low takes 24000 at most, one for music 128000.",
-        _between(6_000, 128_000),
+        between(6_000, 128_000),
     )
     listener_packet_ms: int = key(
         60, "Milliseconds of sound in one packet to those who only listen: 20, 40 or 60. Longer ones cost much less "
-        "and come up to 40 ms later; who may speak gets 20.", _packet_ms,
+        "and come up to 40 ms later; who may speak gets 20.", packet_ms,
     )  # fmt: skip
 
     @property
@@ -269,15 +215,15 @@ class MediaConfig:
 class HealthConfig:
     """Alive, ready and metrics, on a listener of its own that is not for the world."""
 
-    hostname: str = key("127.0.0.1", "Address to listen on.", _HOST)
-    port: int = key(8481, "TCP port to listen on.", _PORT)
+    hostname: str = key("127.0.0.1", "Address to listen on.", HOST)
+    port: int = key(8481, "TCP port to listen on.", PORT)
 
 
 @dataclass(frozen=True, slots=True)
 class BotConfig:
     """How the bot speaks."""
 
-    command_prefix: str = key("!", "Commands begin with it.", _matches(r"\S{1,8}", "give 1 to 8 characters, no spaces"))
+    command_prefix: str = key("!", "Commands begin with it.", matches(r"\S{1,8}", "give 1 to 8 characters, no spaces"))
     language: Literal["en", "fa"] = key("en", "The language of the bot in rooms and chats: en or fa.")
 
 
@@ -288,9 +234,9 @@ class StageConfig:
     empty_grace_s: int = key(
         300,
         "A stage whose host has left, with nobody on it who could host, ends after so many seconds.",
-        _between(1, 86_400),
+        between(1, 86_400),
     )
-    speaker_limit: int = key(20, "So many people on stage at once.", _between(1, 100))
+    speaker_limit: int = key(20, "So many people on stage at once.", between(1, 100))
     guests: bool = key(False, "May people without a Matrix account listen?")
     hands: Literal["everyone", "members", "off"] = key("everyone", "Who may raise a hand: everyone, members or off.")
 
@@ -308,7 +254,7 @@ class MatrixRtcConfig:
         "",
         "URL of your lk-jwt-service: it is asked for rooms without a stage, as if this bridge were not there. Empty: "
         "such rooms have no calls.",
-        parse=_optional_url,
+        parse=optional_url,
     )
     partner_speakers: bool = key(
         True,
@@ -325,7 +271,7 @@ class MatrixRtcConfig:
         (),
         "Private addresses or networks at which homeservers of your users may be asked who they are, for Element Call "
         "and for the widget. Others than public ones are refused.",
-        _networks,
+        networks,
     )
 
 
@@ -341,7 +287,7 @@ class WidgetConfig:
         (),
         "Only these clients may show it: origins such as https://app.element.io, and vector: for Element Desktop. "
         "Empty: any; users of other homeservers have clients that you do not know.",
-        _ancestors,
+        ancestors,
     )
 
 
@@ -363,7 +309,7 @@ class Config:
         "sqlite:///eyvan.db",
         "Where stages, links and the moderation record are kept: sqlite:///relative.db, sqlite:////absolute.db or "
         "postgres://user:password@host/database.",
-        _DATABASE,
+        DATABASE,
         secret=True,
     )
     web: WebConfig = WebConfig()
