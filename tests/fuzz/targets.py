@@ -296,10 +296,9 @@ def targets() -> dict[str, Target]:
         Target("opus", _opus, payloads),
         Target("sdp", lambda: _sdp, offers, _SDP_WORDS),
         Target("trickle", lambda: _trickle, [_FRAGMENT], _SDP_WORDS),
+        Target("front", lambda: _front, [b"\x16\x03\x01\x02", *(each[1:] for each in _framed(checks + flights))]),
         Target("framing", _framing, _framed(checks + flights)),
-        Target(
-            "control", lambda: _control, [control.encode(each)[4:] for each in _CONTROL], [b'"t"', b"null", b"{", b"["]
-        ),
-        Target("page", lambda: _page, _PAGE, [b'"t"', b"null", b"{", b"[", b"1e999", b'"\\ud800"']),
+        Target("control", lambda: _control, [control.encode(each)[4:] for each in _CONTROL], _JSON_WORDS),
+        Target("page", lambda: _page, _PAGE, _JSON_WORDS),
     ]
     return {each.name.replace(" ", "-"): each for each in made}
