@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ _HZ = 1000
 _PERIOD_S = 0.587  # no multiple of 20 or 60 ms: bursts begin anywhere in a tick and in a packet
 _BURST_S = 0.2
 _LOUD = 0.05
+_NICE = -15
 _DEAF_S = 0.3  # after an onset; longer than a burst
 
 
@@ -47,6 +49,20 @@ class Onsets:
         self._until = now + len(samples) / opus.RATE + _DEAF_S
 
 
+@contextlib.contextmanager
+def urgent() -> Iterator[None]:
+    """The talker and the decoder stand for other machines: packets that leave late here would be jitter there, and the
+    relay would wait for it. Where we may not, it is measured as it is."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
 def bursts_as_packets(seconds: float) -> list[bytes]:
     times = np.arange(int(seconds / 0.02) * opus.FRAME) / opus.RATE
     sound = np.where(times % _PERIOD_S > _PERIOD_S - _BURST_S, 0.4 * np.sin(2 * np.pi * _HZ * times), 0)
@@ -67,7 +83,8 @@ async def run(server: Eyvan, host: str, bursts: int) -> Mapping[str, Any]:
         sent, at_speaker, at_listener = Onsets(), Onsets(), Onsets()
         ears = [asyncio.create_task(_listen(*each)) for each in ((speaker, at_speaker), (listener, at_listener))]
         ears.append(asyncio.create_task(_listen(mouth, None)))
-        await _talk(mouth, (speaker, listener), bursts_as_packets(bursts * _PERIOD_S + 1), sent)
+        with urgent():
+            await _talk(mouth, (speaker, listener), bursts_as_packets(bursts * _PERIOD_S + 1), sent)
         for ear in ears:
             ear.cancel()
         await asyncio.gather(*ears, return_exceptions=True)
