@@ -60,6 +60,7 @@ class Person:
     csrc: list[int]  # under which this person's voice stands in CSRC lists and levels; empty when not connected
     connected: bool
     since: int  # ms: on the stage since; gives the order, which never jumps
+    coming: bool  # the room's state gives the place, and the relay has not yet let one of their pages be heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +183,7 @@ def build(state: StageState, voices: Iterable[Voice], now: int) -> View:
             guests += 1
         else:
             by_user.setdefault(voice.user, []).append(voice)
-    speakers = [
-        _person(state, user, by_user.get(user, [])) for user in state.speakers() if _arrived(by_user.get(user, []))
-    ]
+    speakers = [_person(state, user, by_user.get(user, [])) for user in state.speakers()]
     on_stage = {person.user for person in speakers}
     listeners = [user for user in by_user if user not in on_stage]
     raised = {hand.user for hand in state.hands}
@@ -213,10 +212,9 @@ def _stage_info(state: StageState, now: int) -> StageInfo:
     )
 
 
-def _arrived(voices: Iterable[Voice]) -> bool:
-    """Wish and fact look different to everybody: who was made a speaker stays in the audience until the relay lets
-    one of their pages be heard. Whoever is muted, away or only listens waits for no gate."""
-    return any(voice.gate.speak for voice in voices) or not any(voice.awaited for voice in voices)
+def _is_coming(voices: Iterable[Voice]) -> bool:
+    """Wish and fact look different to everybody. Whoever is muted, away or only listens waits for no gate."""
+    return any(voice.awaited for voice in voices) and not any(voice.gate.speak for voice in voices)
 
 
 def _person(state: StageState, user: UserId, voices: list[Voice]) -> Person:
@@ -229,6 +227,7 @@ def _person(state: StageState, user: UserId, voices: list[Voice]) -> Person:
         csrc=[voice.csrc for voice in voices if voice.csrc is not None],
         connected=bool(voices),
         since=state.room.since(user),
+        coming=_is_coming(voices),
     )
 
 

@@ -31,7 +31,7 @@ const id = (user: string): string => `@${user}:bagh.example`;
 const named = (user: string): string => pick(...(NAMES[user] ?? [user, user]));
 
 function person(user: string, role: Person["role"], mic: Person["mic"], since: number): Person {
-  return { user: id(user), name: named(user), role, mic, csrc: [], connected: true, since };
+  return { user: id(user), name: named(user), role, mic, csrc: [], connected: true, since, coming: false };
 }
 
 function speakers(): Person[] {

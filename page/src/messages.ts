@@ -30,6 +30,7 @@ export interface Person {
   csrc: number[];
   connected: boolean;
   since: number;
+  coming: boolean;
 }
 
 export interface Face {

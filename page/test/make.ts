@@ -19,7 +19,7 @@ export const ME: Me = {
 export const ON_STAGE: Me = { ...ME, role: "speaker", place: "stage", can_speak: true, may_raise: false };
 
 export function person(user: string, change: Partial<Person> = {}): Person {
-  return { user, name: user.slice(1, 2).toUpperCase() + user.slice(2), role: "speaker", mic: "off", csrc: [], connected: true, since: 1, ...change };
+  return { user, name: user.slice(1, 2).toUpperCase() + user.slice(2), role: "speaker", mic: "off", csrc: [], connected: true, since: 1, coming: false, ...change };
 }
 
 export const HOST = person("@host:a", { role: "host", csrc: [7], since: 1 });

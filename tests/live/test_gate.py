@@ -46,10 +46,11 @@ async def test_others_see_a_speaker_when_the_relay_has_opened_the_gate(house: Ho
     house.matrix.message(CYD, "!hand")
     await until(lambda: looks.view and looks.view.audience.hands == 1, "news that came later")
     assert looks.view is not None
-    assert AVA not in [each.user for each in looks.view.speakers]
-    assert AVA in [each.user for each in looks.view.audience.faces]
+    assert [each.coming for each in looks.view.speakers if each.user == AVA] == [True]
     confirm.set()
-    await until(lambda: looks.view and AVA in [each.user for each in looks.view.speakers], "the speaker")
+    await until(
+        lambda: looks.view and [each.coming for each in looks.view.speakers if each.user == AVA] == [False], "on stage"
+    )
     await until(lambda: page.me and page.me.place == "stage", "their own place")
 
 

@@ -169,8 +169,10 @@ async def test_a_role_shows_when_the_relay_has_confirmed_it_a_cut_at_once(world:
         await change_topic(host, "While the relay stands still", ava, ben)
         assert not await ava.is_so(at("note-to_stage"))
         assert await ava.is_so(at("mic", "absent"))
-        assert await ava.is_so(at("speaker", "coming", user=user["ava"]))
+        for looking in (ava, ben):
+            assert await looking.is_so(at("speaker", "coming", user=user["ava"]))
         assert await states(ava, "mic") == ["absent"]
     await ava.sees(at("mic", "off"))
-    await ava.sees(at("speaker", "stage", user=user["ava"]))
+    for looking in (ava, ben):
+        await looking.sees(at("speaker", "stage", user=user["ava"]))
     await ear.wait(lambda c: silent(c) and c.speaker(user["ava"]) is not None, HANG_S, "ben muted, ava on the stage")

@@ -29,7 +29,7 @@ export function Speaker({ person, middle = false, tabIndex, onFocus }: SpeakerPr
   const talking = lights.talking.value.has(person.user);
   const self = stage.state.value.me?.user === person.user;
   const leftOut = stage.state.value.me?.left_out.includes(person.user) === true;
-  const coming = self && stage.standing.value === "coming";
+  const coming = person.coming || (self && stage.standing.value === "coming");
   const classes = ["sp", middle && "sp-middle", talking && "talking", !person.connected && "away", coming && "coming", leftOut && "left-out"].filter(Boolean).join(" ");
   return (
     <button
@@ -52,7 +52,7 @@ export function Speaker({ person, middle = false, tabIndex, onFocus }: SpeakerPr
         <MicMark person={person} leftOut={leftOut} />
       </Niche>
       <span class="name">{self ? t("you") : <Line>{person.name}</Line>}</span>
-      <span class={self || person.role !== "speaker" ? "role" : "vh"}>{t(coming ? "coming-up" : ROLE_KEY[person.role])}</span>
+      <span class={self || coming || person.role !== "speaker" ? "role" : "vh"}>{t(coming ? "coming-up" : ROLE_KEY[person.role])}</span>
       {!coming && <span class="vh">{leftOut ? t("is-left-out") : spoken(person, talking)}</span>}
     </button>
   );
