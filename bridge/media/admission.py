@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bridge.errors import Full
 
+_TIGHT = 0.8  # of the bandwidth: from here on a new listener gets a low bitrate, where the stage allows it
 _RETRY_MS = 10_000
 _KEPT, _MOST_KEPT = 20, 100
 _HEADERS = 20 + 8 + 12 + 8 + 16
@@ -37,6 +38,11 @@ class Admission:
 
     def __init__(self, max_peers: int, max_mbit: float) -> None:
         self._max_peers, self._max_mbit = max_peers, max_mbit
+
+    def is_tight(self, present: Iterable[Load], measured_mbit: float) -> bool:
+        """Whether a new listener should take less than the stage has."""
+        mbit = max(sum(each.mbit for each in present), measured_mbit)
+        return self._max_mbit > 0 and mbit > _TIGHT * self._max_mbit
 
     def check(self, present: Iterable[Load], measured_mbit: float, new: Load, *, may_speak: bool) -> None:
         """Whether ``new`` may come to those who are ``present``; ``measured_mbit`` is what is sent now. Raises Full."""

@@ -39,6 +39,9 @@ def bitrate_of(sound: Sound, bitrate: int) -> int:
     return min(bitrate, LOW_BITRATE) if sound == "low" else bitrate
 
 
+LOW = "\tlow"
+"""Stands among the owners whom a peer leaves out where it gets `LOW_BITRATE` of a stage for voices; nobody's name."""
+
 MAX_LEFT_OUT_MIXES = 8
 """Mixes of a stage that leave out two and more who talk, beside two for each who talks. Sets of people beyond it are
 refused; should people who leave others out begin to talk, the last of them hear the mix minus their own voice only."""

@@ -30,6 +30,7 @@ from typing import Protocol
 import pylibsrtp
 
 from bridge.media import opus, rtp
+from bridge.media.control import LOW
 from bridge.media.dtls import Keys
 from bridge.media.mixer import QUIET, Frame, Output, mix_key
 from bridge.media.stun import Address
@@ -333,7 +334,7 @@ class PythonStage:
         if not sender.left_out:
             return self._streams.get(sender.owner, _SHARED)
         without = (sender.left_out | {sender.owner}) & self._streams.keys()
-        keys = (mix_key(without), sender.owner, *sorted(without))
+        keys = (mix_key(without), sender.owner, *sorted(without - {LOW}), LOW)
         return next((self._streams[key] for key in keys if key in self._streams), _SHARED)
 
     def _frame(self, stream: int, output: Output) -> Frame:

@@ -1,4 +1,5 @@
-"""Whom the peers of each stage leave out ("not this one for me"), and what their mixers must make for that. Pure."""
+"""Whom the peers of each stage leave out ("not this one for me"), who takes a low bitrate, and what their mixers must
+make for that. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from bridge.errors import BadInput, Full
-from bridge.media.control import MAX_LEFT_OUT_MIXES
+from bridge.media.control import LOW, MAX_LEFT_OUT_MIXES
 
 MOST = 20
 """Owners that one peer leaves out at most."""
@@ -16,6 +17,7 @@ MOST = 20
 class _Stage:
     peers: dict[str, str] = field(default_factory=dict)  # peer → owner
     left_out: dict[str, frozenset[str]] = field(default_factory=dict)  # peer → owners; those who leave somebody out
+    low: set[str] = field(default_factory=set)  # peers
     may_speak: set[str] = field(default_factory=set)  # owners who may speak, or might: their sound can still be fading
 
 
@@ -38,12 +40,26 @@ class LeftOut:
         stage.may_speak.add(stage.peers[peer])
         return self.ears(name) != before
 
+    def save(self, peer: str) -> None:
+        """It takes a low bitrate from now on, for as long as it is connected."""
+        stage = self._stages[self._stage_of[peer]]
+        stage.low.add(peer)
+        stage.left_out[peer] = stage.left_out.get(peer, frozenset()) | {LOW}
+
+    def saving(self, stage: str) -> int:
+        """How many peers of the stage take a low bitrate."""
+        return len(self._stages[stage].low) if stage in self._stages else 0
+
+    def of(self, peer: str) -> frozenset[str]:
+        """What is left out of what this peer hears."""
+        return self._stages[self._stage_of[peer]].left_out.get(peer, frozenset())
+
     def leave_out(self, peer: str, owners: Collection[str]) -> None:
         """In place of those before. Raises BadInput (too many), Full (no mix left); then nothing has changed."""
         if len(owners) > MOST:
             raise BadInput("owners", len(owners), f"a peer leaves out {MOST} owners at most")
         stage = self._stages[self._stage_of[peer]]
-        wanted = frozenset(owners)
+        wanted = frozenset(owners) | ({LOW} if peer in stage.low else frozenset())
         mixes = {each for other, each in stage.left_out.items() if other != peer and len(each) > 1}
         if len(wanted) > 1 and wanted not in mixes and len(mixes) >= MAX_LEFT_OUT_MIXES:
             text = f"{MAX_LEFT_OUT_MIXES} different sets of people are left out at this stage already"
@@ -60,6 +76,7 @@ class LeftOut:
             return None
         stage = self._stages[name]
         owner = stage.peers.pop(peer)
+        stage.low.discard(peer)
         changed = stage.left_out.pop(peer, None) is not None
         if not stage.peers:
             del self._stages[name]

@@ -5,7 +5,8 @@ seconds, gets the mix minus their own voices. Who leaves somebody out ("not this
 while one of them talks it is the very encode that this one hears, so it costs nothing; only where two and more talk
 who are left out together there is one encode more, for all who leave out the same. A new encoder begins as a clone of
 the one its listeners heard until then, so that they hear no seam, and is given up after two seconds in which both
-were fed the same samples.
+were fed the same samples. Listeners who came when the bandwidth was nearly full hear one more encode, of a low bitrate
+(`LOW` among those they leave out).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bridge.media import opus
-from bridge.media.control import MAX_LEFT_OUT_MIXES, Sound, bitrate_of
+from bridge.media.control import LOW, LOW_BITRATE, MAX_LEFT_OUT_MIXES, Sound, bitrate_of
 from bridge.media.limiter import Limiter
 from bridge.media.opus import FRAME, Encoder, Samples
 from bridge.media.voice import FADE, RAMP_DOWN, RAMP_UP, SILENCE, Voice, dbov, rms
@@ -79,6 +80,7 @@ class _Stream:
         self._fade_in = False
         if like is not None:
             self.encoder.copy_from(like.encoder)
+            self.encoder.set_bitrate(form.bitrate)
             self.limiter.gain = like.limiter.gain
             self.silent_ticks = like.silent_ticks
             self._fade_in = like._fade_in
@@ -173,6 +175,7 @@ class Mixer:
         it fades in, over 10 ms each."""
         self._sound = sound
         self._next = format_of(sound, self._bitrate)
+        self._is_chosen = False
 
     @property
     def is_changing(self) -> bool:
@@ -226,7 +229,11 @@ class Mixer:
         if self._next != self._format:
             self._format = self._next
             for stream in (self._shared, *self._own.values()):
-                stream.take(self._format)
+                stream.take(self._format_without(stream.without))
+
+    def _format_without(self, without: frozenset[str]) -> Format:
+        form = self._format
+        return replace(form, bitrate=min(form.bitrate, LOW_BITRATE)) if LOW in without else form
 
     def _own_frames(self, total: Samples, by_owner: Mapping[str, Samples], heard: list[Voice]) -> dict[str, Frame]:
         """Before the shared encode: a clone must have the state that the listener's decoder has."""
@@ -246,6 +253,7 @@ class Mixer:
     def _note_talk(self, heard: Iterable[str]) -> None:
         """Who talks, or did in the last two seconds; and which mixes that needs."""
         before = frozenset(self._talking)
+        low = frozenset({LOW}) if self._sound == "voice" else frozenset()
         self._talking = {owner: ticks + 1 for owner, ticks in self._talking.items() if ticks < _OWN_HANGOVER}
         self._talking.update(dict.fromkeys(heard, 0))
         if self._is_chosen and before == self._talking.keys():
@@ -254,13 +262,13 @@ class Mixer:
         wanted = {mix_key((owner,)): frozenset((owner,)) for owner in self._talking}
         most = 2 * len(wanted) + MAX_LEFT_OUT_MIXES
         for ear in sorted(self._ears, key=sorted):
-            without = ear & self._talking.keys()
-            if len(without) > 1 and len(wanted) < most:
+            without = ear & (self._talking.keys() | low)
+            if without == {LOW} or (len(without) > 1 and len(wanted) < most):
                 wanted[mix_key(without)] = without
         fresh = {}
         for key in wanted.keys() - self._own.keys():
-            source = self._own.get(mix_key(wanted[key] & before), self._shared)
-            fresh[key] = _Stream(self._format, wanted[key], source)
+            source = self._own.get(mix_key(wanted[key] & (before | low)), self._shared)
+            fresh[key] = _Stream(self._format_without(wanted[key]), wanted[key], source)
         for key in self._own.keys() - wanted.keys():
             self._encodes_gone += self._own.pop(key).encodes
         self._own.update(fresh)

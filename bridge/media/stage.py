@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bridge.media.control import Sound
+from bridge.media.control import LOW, Sound
 from bridge.media.counters import VoiceStats
 from bridge.media.fanout import Stage as FanOut
 from bridge.media.mixer import QUIET, Mixer, Output
@@ -207,4 +207,4 @@ class Stage:
 
 def _is_quiet(output: Output) -> bool:
     """Nobody talks, nor did just now: who did has a mix of their own for a while."""
-    return not (output.shared.sounding or output.own)
+    return not output.shared.sounding and all(key == LOW for key in output.own)

@@ -242,18 +242,33 @@ class Workers:
             self._forget(peer)
             raise
 
-    def _admit(self, stage: StageId, *, speak: bool, may_speak: bool) -> None:
-        """Raises Full."""
+    def _admit(self, stage: StageId, *, speak: bool, may_speak: bool) -> bool:
+        """Whether it takes a low bitrate: the bandwidth is nearly full, and the stage is for voices. Raises Full."""
         present = [
-            self._load(StageId(name), count, speak=each)
+            load
             for name, speakers, others in self._placement.counts()
-            for each, count in ((True, speakers), (False, others))
+            for load in self._loads(StageId(name), speakers, others)
         ]
         measured = sum(self._sending.values())
-        self._admission.check(present, measured, self._load(stage, 1, speak=speak), may_speak=speak or may_speak)
+        low = not (speak or may_speak) and self._is_voice(stage) and self._admission.is_tight(present, measured)
+        new = self._load(stage, 1, speak=speak, low=low)
+        self._admission.check(present, measured, new, may_speak=speak or may_speak)
+        return low
 
-    def _load(self, stage: StageId, count: int, *, speak: bool) -> Load:
-        bitrate = bitrate_of(self._sounds.get(stage, "voice"), self._settings.bitrate)
+    def _is_voice(self, stage: StageId) -> bool:
+        return stage not in self._sounds
+
+    def _loads(self, stage: StageId, speakers: int, others: int) -> tuple[Load, ...]:
+        low = min(self._left_out.saving(stage), others) if self._is_voice(stage) else 0
+        return (
+            self._load(stage, speakers, speak=True),
+            self._load(stage, others - low, speak=False),
+            self._load(stage, low, speak=False, low=True),
+        )
+
+    def _load(self, stage: StageId, count: int, *, speak: bool, low: bool = False) -> Load:
+        sound: Sound = "low" if low else self._sounds.get(stage, "voice")
+        bitrate = bitrate_of(sound, self._settings.bitrate)
         return Load(count, bitrate, 20 if speak else self._settings.listener_packet_ms)
 
     async def join(
@@ -274,12 +289,13 @@ class Workers:
             await self.leave(peer)
             seat = None
         is_new = seat is None
-        if is_new:
-            self._admit(stage, speak=speak, may_speak=may_speak)
+        low = is_new and self._admit(stage, speak=speak, may_speak=may_speak)
         seat = self._placement.join(stage, peer, speak=speak)
         if seat is None:
             raise Unavailable("the media worker is starting again")
         self._left_out.joined(stage, peer, owner)
+        if low:
+            self._left_out.save(peer)
         self._tell_route(stage)
         self._may_speak(peer, seat, speak)
         home = self._placement.route(stage).home
@@ -295,6 +311,8 @@ class Workers:
                 self._forget(peer)
             raise
         await self._confirm(peer, seat, speak)
+        if low:
+            await self._tell_left_out(peer, seat)
         return Answer(reply.sdp, reply.csrc)
 
     async def gate(self, peer: PeerId, *, hear: bool, speak: bool) -> None:
@@ -325,8 +343,12 @@ class Workers:
         if seat is None:
             raise NotFound(f"peer {peer} is not connected to the relay")
         self._left_out.leave_out(peer, owners)
+        await self._tell_left_out(peer, seat)
+
+    async def _tell_left_out(self, peer: str, seat: Seat) -> None:
+        owners = tuple(sorted(self._left_out.of(peer)))
         self._tell_sound(seat.stage)
-        await self._link_of(seat).request(lambda number: LeaveOut(number, peer, tuple(sorted(owners))))
+        await self._link_of(seat).request(lambda number: LeaveOut(number, peer, owners))
 
     async def tune(self, stage: StageId, sound: Sound) -> None:
         if sound == "voice":

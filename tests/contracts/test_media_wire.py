@@ -508,6 +508,34 @@ async def test_bandwidth_is_a_limit_and_who_may_speak_has_a_place() -> None:
         await workers.close()
 
 
+async def test_nearly_full_a_new_listener_hears_the_same_for_half_the_bits() -> None:
+    workers = Workers(WorkerSettings(max_mbit=0.6), Witness(), count=2)
+    await workers.start()
+    raws = [RawPeer() for _ in range(7)]
+    try:
+        for number, raw in enumerate(raws):  # 0.0565 each
+            await join(workers, raw, speak=False, peer=f"p{number}")
+        async with on_stage(workers, ("ava", True), ("early", False), stage="stage") as (ava, early):
+            late = await enter(workers, STAGE, "late", speak=False)
+            try:
+                ava.client.say(440)
+                for each in (early, late):
+                    await each.client.hear(loud(440))
+
+                async def half() -> bool:
+                    peers = (await workers.stats()).peers
+                    full, low = peers[early.peer], peers[late.peer]
+                    return 0.3 < (low.bytes_out / low.packets_out) / (full.bytes_out / full.packets_out) < 0.75
+
+                await until(half, "packets of half the size")
+            finally:
+                await late.client.close()
+    finally:
+        for raw in raws:
+            raw.close()
+        await workers.close()
+
+
 async def test_what_is_sent_is_measured_with_its_headers(relay: tuple[Workers, Witness], raw: RawPeer) -> None:
     workers, _ = relay
     await join(workers, raw, speak=False)

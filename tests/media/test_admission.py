@@ -49,3 +49,11 @@ def test_what_is_measured_counts_where_it_is_more() -> None:
     admission.check([], 9.5, LISTENER, may_speak=True)
     with pytest.raises(Full):
         admission.check([], 10, LISTENER, may_speak=True)
+
+
+def test_from_four_fifths_on_it_is_tight() -> None:
+    admission = Admission(10_000, 57)
+    assert not admission.is_tight([Load(800, 48_000, 60)], 0)
+    assert admission.is_tight([Load(810, 48_000, 60)], 0)
+    assert admission.is_tight([], 45.7)
+    assert not Admission(10_000, 0).is_tight([Load(10_000, 48_000, 60)], 999)

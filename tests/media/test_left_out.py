@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import BadInput, Full
-from bridge.media.control import MAX_LEFT_OUT_MIXES
+from bridge.media.control import LOW, MAX_LEFT_OUT_MIXES
 from bridge.media.left_out import MOST, LeftOut
 
 
@@ -82,3 +82,17 @@ def test_nothing_is_kept_of_who_is_gone() -> None:
         left_out.gone(f"p{number}")
     assert not left_out._stages
     assert not left_out._stage_of
+
+
+def test_who_takes_a_low_bitrate_keeps_it_whomever_they_leave_out() -> None:
+    left_out = audience(3)
+    left_out.save("p0")
+    assert (left_out.saving("s"), left_out.saving("another")) == (1, 0)
+    assert ears(left_out) == {LOW}
+    left_out.leave_out("p0", ["ava"])
+    assert left_out.of("p0") == {LOW, "ava"}
+    left_out.leave_out("p0", [])
+    assert left_out.of("p0") == {LOW}
+    assert not left_out.of("p1")
+    assert left_out.gone("p0") == "s"
+    assert left_out.saving("s") == 0

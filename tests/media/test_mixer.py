@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.media import opus
-from bridge.media.control import MAX_LEFT_OUT_MIXES, Sound
+from bridge.media.control import LOW, MAX_LEFT_OUT_MIXES, Sound
 from bridge.media.fanout import pieces
 from bridge.media.limiter import Limiter
 from bridge.media.mixer import QUIET, Frame, Mixer, Output, mix_key
@@ -600,3 +600,21 @@ def test_a_corrupt_packet_costs_its_own_time_only() -> None:
     talker.mute = False
     stage.run(30)
     assert level_at(stage.last("", 20), 440) == pytest.approx(TONE, abs=1)
+
+
+def test_a_low_bitrate_is_one_encode_more_for_all_who_take_it() -> None:
+    stage = Stage(Talker("ava", 1, 440), Talker("ben", 2, 660))
+    stage.mixer.ears = frozenset({frozenset({LOW}), frozenset({LOW, "ben"})})
+    without = mix_key({LOW, "ben"})
+    output = stage.run(100, ["", LOW, without])
+    sizes = {ear: sum(len(frame.payload) for frame in frames[50:]) for ear, frames in stage.frames.items()}
+    assert 0.35 < sizes[LOW] / sizes[""] < 0.65  # 24 kbit/s beside 48
+    assert set(output.own) == {"ava", "ben", LOW, without}
+    heard = {ear: np.concatenate(found[50:]) for ear, found in stage.heard.items()}
+    for ear in ("", LOW):
+        assert abs(level_at(as_samples(heard[ear]), 660) - TONE) < 1.5
+    assert ratio_at(as_samples(heard[without]), 440) > 20
+    stage.mixer.sound = "music"
+    assert LOW not in stage.run(5).own
+    stage.mixer.sound = "voice"
+    assert LOW in stage.run(5).own
