@@ -9,43 +9,47 @@ from xml.sax.saxutils import escape
 
 from bench.measure import Row
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 400, 60, 190, 34, 44
-_COLOURS = (
-    "#2f7d6b",
-    "#5fb49c",
-    "#c2571a",
-    "#7a5cc0",
-    "#1f78b4",
-    "#b8860b",
-    "#cc4a7b",
-    "#7f7f7f",
-    "#8c5a3c",
-    "#4d4d9f",
-)
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 780, 400, 60, 250, 34, 44
+_COLOURS = {
+    "Eyvan, C": "#2f7d6b",
+    "Eyvan, Python": "#5fb49c",
+    "kernel floor": "#9a9a9a",
+    "Pion forwarder": "#1f78b4",
+    "LiveKit": "#c2571a",
+    "Janus audiobridge": "#cc4a7b",
+    "Janus videoroom": "#b08fe8",
+    "Janus videoroom, 2 loops": "#7a5cc0",
+    "Janus streaming, 2 loops": "#4d4d9f",
+    "aiortc MediaRelay": "#b8860b",
+}
+_OTHER = "#8c5a3c"
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#808080}line.grid{stroke:#80808040}text.title{font-weight:600}"
 
 
 def curves(rows: Sequence[Row], figure: Callable[[Row], float], title: str, limit: float | None = None) -> str:
-    """A line for each server and packet length over the number of listeners, both axes logarithmic."""
-    lines: dict[str, list[tuple[float, float]]] = {}
+    """A line for each server and packet length (dashed: longer than 20 ms) over the number of listeners, both axes
+    logarithmic. A server has the same colour in every picture."""
+    lines: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for row in sorted(rows, key=lambda each: each.listeners):
         value = figure(row)
         if row.talkers == 1 and value > 0 and "error" not in row.more:
-            lines.setdefault(f"{row.server}, {row.packet_ms} ms", []).append((row.listeners, value))
+            lines.setdefault((row.server, row.packet_ms), []).append((row.listeners, value))
     if not lines:
         return ""
     points = [point for line in lines.values() for point in line]
     x = _scale([each for each, _ in points], _LEFT, _WIDTH - _RIGHT)
     y = _scale([each for _, each in points] + ([limit] if limit else []), _HEIGHT - _BOTTOM, _TOP)
     parts = [f'<text class="title" x="{_LEFT}" y="18">{escape(title)}</text>', *_grid(points, x, y, limit)]
-    for number, (name, line) in enumerate(sorted(lines.items(), key=lambda each: -each[1][-1][1])):
-        colour = _COLOURS[number % len(_COLOURS)]
+    for number, ((server, ms), line) in enumerate(sorted(lines.items(), key=lambda each: -each[1][-1][1])):
+        colour = _COLOURS.get(server, _OTHER)
+        dashes = "" if ms == 20 else ' stroke-dasharray="6 3"'
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in line]
         at = _TOP + 8 + 18 * number
-        parts.append(f'<rect x="{_WIDTH - _RIGHT + 14}" y="{at - 8}" width="10" height="10" fill="{colour}"/>')
-        parts.append(f'<text x="{_WIDTH - _RIGHT + 30}" y="{at + 1}">{escape(name)}</text>')
+        key = f'x1="{_WIDTH - _RIGHT + 14}" y1="{at - 3}" x2="{_WIDTH - _RIGHT + 38}" y2="{at - 3}"'
+        parts.append(f'<line {key} stroke="{colour}" stroke-width="2"{dashes}/>')
+        parts.append(f'<text x="{_WIDTH - _RIGHT + 46}" y="{at + 1}">{escape(f"{server}, {ms} ms")}</text>')
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">'
