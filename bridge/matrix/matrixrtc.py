@@ -8,7 +8,6 @@ What should stand is compared with what does, once a second; a write that fails 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from bridge.live.card import html_of, plain_of
 from bridge.live.ports import Clock, Matrix
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
+from bridge.matrix.looking import Looking
 from bridge.rules.inputs import Asked
 from bridge.text import Lang, say
 
@@ -28,7 +28,6 @@ KIND = "org.matrix.msc3401.call.member"
 DEVICE = "STAGE"
 EXPIRES_MS = 4 * 3_600_000
 REFRESH_MS = EXPIRES_MS // 2
-_LOOK_S = 1.0
 _AGAIN_MS = 30_000
 
 
@@ -79,21 +78,13 @@ class CallMembership:
         self._bot, self._service, self._rooms, self._matrix, self._clock = bot, service, rooms, matrix, clock
         self._lang = lang
         self._standing: dict[RoomId, _Standing] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._looking = Looking(self.look, "call membership")
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="call membership")
+        self._looking.start()
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            await self.look()
-            await asyncio.sleep(_LOOK_S)
+        await self._looking.close()
 
     async def look(self) -> None:
         """Make every room what it should be, once."""

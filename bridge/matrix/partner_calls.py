@@ -31,6 +31,7 @@ from bridge.live.ports import Clock, JsonObject
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
 from bridge.live.view import Me, View
+from bridge.matrix.looking import Looking
 from bridge.matrix.matrixrtc import DEVICE, KIND
 from bridge.telemetry import metrics
 
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 MAX_LINES = 50  # partners' services at once
 _MAX_DEVICES = 5  # of one person
 _MAX_MEMBERS = 500  # memberships remembered for one room
-_LOOK_S = 1.0
 _READ_AGAIN_MS = 30_000
 _BACKOFF_S = (1.0, 1.0, 2.0, 5.0, 15.0, 30.0)
 _GOOD_S = 60.0  # a connection that lasted so long was good: the next try comes at once
@@ -304,16 +304,13 @@ class PartnerCalls:
         self._read_ms: dict[RoomId, int] = {}
         self._late: dict[RoomId, list[Mapping[str, Any]]] = {}  # what came while a room was being read
         self._lines: dict[tuple[RoomId, str], Line] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._looking = Looking(self.look, "partners' calls")
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="partners' calls")
+        self._looking.start()
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._looking.close()
         lines, self._lines = list(self._lines.values()), {}
         await asyncio.gather(*(line.close() for line in lines))
         await self._parts.http.close()
@@ -347,14 +344,6 @@ class PartnerCalls:
         own = [each for each in known if each[0] == user]
         if member is not None and len(own) < _MAX_DEVICES and len(known) < _MAX_MEMBERS:
             known[user, key] = member
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except Exception:
-                log.exception("partners' calls were not looked at")
-            await asyncio.sleep(_LOOK_S)
 
     async def look(self) -> None:
         """Make every line what it should be, once."""

@@ -14,7 +14,6 @@ What should stand is compared with what does, once a second; a write that fails 
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from bridge.ids import RoomId, UserId
 from bridge.live.ports import Clock, Matrix
 from bridge.live.rooms import Rooms
 from bridge.live.stage import LiveStage
+from bridge.matrix.looking import Looking
 from bridge.text import Lang, say
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 KIND = "im.vector.modular.widgets"
 LAYOUT = "io.element.widgets.layout"
 WIDGET = "eyvan"
-_LOOK_S = 1.0
 _AGAIN_MS = 30_000
 _MAX_TOP = 3  # widgets above the timeline, as Element has it
 _PLACE = {"container": "top", "index": 0, "width": 100, "height": 45}  # per cent
@@ -99,21 +98,13 @@ class StageWidgets:
         self._bot, self._rooms, self._matrix, self._clock, self._pin = bot, rooms, matrix, clock, pin
         self._public_url, self._lang = public_url, lang
         self._standing: dict[RoomId, _Standing] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._looking = Looking(self.look, "stage widgets")
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="stage widgets")
+        self._looking.start()
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            await self.look()
-            await asyncio.sleep(_LOOK_S)
+        await self._looking.close()
 
     async def look(self) -> None:
         """Make every room what it should be, once."""
